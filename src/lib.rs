@@ -1,0 +1,1 @@
+//! Struct-page-free block I/O with a lazily faulted memmap.

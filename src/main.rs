@@ -1,0 +1,2 @@
+//! The `pageless` command line.
+fn main() {}
