@@ -72,6 +72,11 @@ fn a_fault_on_a_chunk_under_reclaim_ends_in_a_new_generation() {
             }
             page.set_private(0, 0xdead);
             last = Some(now);
+            drop(page);
+            // Leave reclaim a chance: a page that is always held is never taken.
+            for _ in 0..512 {
+                core::hint::spin_loop();
+            }
         }
         done.store(true, Ordering::Relaxed);
     });
