@@ -156,6 +156,24 @@ impl Request {
     /// Ends the request. The [`Done`] goes back to the queue, by being returned from
     /// [`BlockDevice::submit`](crate::BlockDevice::submit) or handed over in
     /// [`BlockDevice::poll`](crate::BlockDevice::poll).
+    ///
+    /// Completing consumes the request, so that doing it twice does not compile:
+    ///
+    /// ```compile_fail
+    /// use pageless_block::{Done, Request};
+    /// fn finish(request: Request) -> (Done, Done) {
+    ///     (request.complete(Ok(())), request.complete(Ok(())))
+    /// }
+    /// ```
+    ///
+    /// and once does:
+    ///
+    /// ```
+    /// use pageless_block::{Done, Request};
+    /// fn finish(request: Request) -> Done {
+    ///     request.complete(Ok(()))
+    /// }
+    /// ```
     #[inline]
     pub fn complete(self, result: Result<(), BlkError>) -> Done {
         Done {

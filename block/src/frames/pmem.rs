@@ -159,6 +159,14 @@ impl PmemFrames {
         if !meta.is_file() {
             return Err(PmemOpenError::NotAFile { path: path.into() });
         }
+        // The system lets root write what nobody may write; an image is better left alone then.
+        if meta.permissions().readonly() {
+            let source = IoError::from(ErrorKind::PermissionDenied);
+            return Err(PmemOpenError::ReadOnly {
+                path: path.into(),
+                source,
+            });
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -451,7 +459,7 @@ pub enum PmemOpenError {
         /// Where.
         path: PathBuf,
     },
-    /// It may not be written.
+    /// It may not be written. A file whose mode lets nobody write counts, for root too.
     #[error("{}: cannot be opened for writing: {source}", path.display())]
     ReadOnly {
         /// Where.
