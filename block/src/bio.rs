@@ -215,6 +215,9 @@ impl fmt::Debug for Bio {
 
 impl fmt::Display for Bio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes at {}", self.op, self.len, self.sector)
+        match self.op {
+            Op::Flush => write!(f, "{}", self.op),
+            _ => write!(f, "{} of {} bytes at {}", self.op, self.len, self.sector),
+        }
     }
 }
