@@ -50,6 +50,24 @@ fn a_driver_that_hands_a_request_to_the_wrong_queue_is_stopped() {
     core::mem::forget((first, second, shelf));
 }
 
+#[test]
+fn a_tag_that_has_come_back_is_not_waited_for_any_more() {
+    let shelf = Arc::new(rig::Shelf::new());
+    let mut first = Queue::try_new(Arc::clone(&shelf), QueueId::new(0), 1).unwrap();
+    let mut second = Queue::try_new(Arc::clone(&shelf), QueueId::new(0), 2).unwrap();
+    assert_eq!(second.submit(Bio::flush()).unwrap().get(), 0);
+    assert_eq!(second.submit(Bio::flush()).unwrap().get(), 1);
+    shelf.release(0, Ok(()));
+    assert!(second.reap().is_some());
+    // Tag 0 of the first queue, handed to the second, which waits for its tag 1 only.
+    assert_eq!(first.submit(Bio::flush()).unwrap().get(), 0);
+    shelf.release(1, Ok(()));
+    let panic = catch_unwind(AssertUnwindSafe(|| second.reap()));
+    let text = *panic.unwrap_err().downcast::<String>().unwrap();
+    assert!(text.contains("driver bug"), "{text}");
+    core::mem::forget((first, second, shelf));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Submit { sectors: u64 },

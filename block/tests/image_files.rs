@@ -68,6 +68,58 @@ fn what_was_written_is_in_the_file_and_there_again_after_reopening() {
     assert_eq!(rig::bytes_of(&frames, again), text);
 }
 
+/// KiB of the mapping of `path` that have been changed since they were last written back.
+fn dirty_kib(path: &Path) -> u64 {
+    let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut ours = false;
+    let mut dirty = 0;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("Shared_Dirty:" | "Private_Dirty:"), Some(kib)) if ours => {
+                dirty += kib.parse::<u64>().unwrap();
+            }
+            (Some(range), _) if range.contains('-') => {
+                ours = line.ends_with(path.to_str().unwrap());
+            }
+            _ => {}
+        }
+    }
+    dirty
+}
+
+fn is_tmpfs(path: &Path) -> bool {
+    /// `TMPFS_MAGIC` of `linux/magic.h`.
+    const TMPFS: i64 = 0x0102_1994;
+    rustix::fs::statfs(path).unwrap().f_type == TMPFS
+}
+
+#[test]
+fn a_flush_leaves_nothing_unwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), 1 << 20).canonicalize().unwrap();
+    let ram = rig::ram(256);
+    let device = Pmem::new(open(&path).unwrap(), Arc::clone(&ram));
+    let whole = rig::segment(&ram, 0, 1 << 20);
+    ram.write_bytes(whole, &[3; 1 << 20]).unwrap();
+    submit_sync(&device, Bio::write(Sector::new(0), whole))
+        .unwrap()
+        .result
+        .unwrap();
+    let before = dirty_kib(&path);
+    submit_sync(&device, Bio::flush()).unwrap().result.unwrap();
+    let after = dirty_kib(&path);
+    if is_tmpfs(&path) {
+        eprintln!(
+            "SKIPPED: {} is on tmpfs, where pages stay dirty",
+            path.display()
+        );
+        return;
+    }
+    assert!(before > 0, "nothing was dirty to begin with");
+    assert_eq!(after, 0, "KiB are dirty after a flush, {before} before");
+}
+
 #[test]
 fn an_image_seen_through_windows_keeps_what_was_written_through_them() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,7 +4,10 @@ extern crate alloc;
 
 mod rig;
 
-use pageless_block::{Bio, BlkError, MAX_DEPTH, Queue, QueueError, QueueId, RejectReason, Sector};
+use pageless_block::{
+    Bio, BlkError, BlockDevice, DeviceInfo, MAX_DEPTH, Queue, QueueError, QueueId, RejectReason,
+    Request, Sector, submit_sync,
+};
 use pageless_pfn::ByteLen;
 
 #[test]
@@ -121,6 +124,40 @@ fn a_failed_piece_ends_the_bio_and_says_how_far_it_got() {
         (Err(BlkError::Medium), 8192)
     );
     assert_eq!((shelf.kept(), queue.counters().failed), (0, 1));
+}
+
+/// Fails every request from byte 16384 on.
+#[derive(Debug)]
+struct Breaks;
+
+impl BlockDevice for Breaks {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo::new(ByteLen::new(1 << 20))
+            .with_max_request(ByteLen::new(8192))
+            .unwrap()
+    }
+
+    fn execute(&self, request: &Request) -> Result<(), BlkError> {
+        assert!(request.position().get() <= 16384, "went on after a failure");
+        if request.position().get() == 16384 {
+            Err(BlkError::Target)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[test]
+fn both_ways_of_submitting_stop_at_the_first_failed_piece() {
+    let bio = Bio::discard(Sector::new(0), ByteLen::new(10 * 8192));
+    let sync = submit_sync(&Breaks, bio.clone()).unwrap();
+    assert_eq!(
+        (sync.result, sync.done.get()),
+        (Err(BlkError::Target), 16384)
+    );
+    let mut queue = Queue::try_new(&Breaks, QueueId::new(0), 1).unwrap();
+    queue.submit(bio).unwrap();
+    assert_eq!(queue.reap(), Some(sync));
 }
 
 #[test]
