@@ -8,10 +8,12 @@ mod rig;
 use alloc::sync::Arc;
 
 use pageless_block::{
-    Bio, FrameAccess, MapPolicy, Op, Pmem, PmemFrames, Queue, QueueId, RamFrames, Sector,
+    Bio, BytePos, FrameAccess, MapPolicy, Op, Pmem, PmemFrames, Queue, QueueId, RamFrames, Sector,
     submit_sync,
 };
-use pageless_pfn::{ByteLen, FrameCount, PAGE_SIZE, PfnFlags, PhysSegment};
+use pageless_pfn::{
+    ByteLen, FrameCount, PAGE_SIZE, PfnFlags, PhysSegment, SgEntry, SgLimits, SgWalk,
+};
 use proptest::prelude::*;
 
 const DEVICE: u64 = 256 << 10;
@@ -86,11 +88,7 @@ fn compare(scripts: &[Script], frames: Arc<PmemFrames>, max: u64, depth: u16) {
     let pattern: Vec<u8> = (0..RAM).map(|n| (n * 7 + n / 251) as u8).collect();
     ram.write_bytes(everything, &pattern).unwrap();
     let whole = frames
-        .segment(
-            pageless_block::BytePos::new(0),
-            ByteLen::new(DEVICE),
-            PfnFlags::DEV,
-        )
+        .segment(BytePos::new(0), ByteLen::new(DEVICE), PfnFlags::DEV)
         .unwrap();
     let (mut ram_model, mut device_model) = (pattern, vec![0_u8; DEVICE as usize]);
     let mut queue = Queue::try_new(&device, QueueId::new(0), depth.max(1)).unwrap();
@@ -179,11 +177,7 @@ fn a_bio_may_copy_from_one_part_of_the_device_to_another() {
         let device = Pmem::new(Arc::clone(&frames), ram);
         let part = |at, len| {
             frames
-                .segment(
-                    pageless_block::BytePos::new(at),
-                    ByteLen::new(len),
-                    PfnFlags::DEV,
-                )
+                .segment(BytePos::new(at), ByteLen::new(len), PfnFlags::DEV)
                 .unwrap()
         };
         let data: Vec<u8> = (0..50_000_u32).map(|n| (n / 3) as u8).collect();
@@ -193,6 +187,39 @@ fn a_bio_may_copy_from_one_part_of_the_device_to_another() {
         assert_eq!(submit_sync(&device, bio).unwrap().result, Ok(()));
         assert!(rig::bytes_of(&frames, part(200 * 512, 49_664)) == data[..49_664]);
     }
+}
+
+#[test]
+fn a_scatter_gather_list_across_tables_is_written_in_its_order() {
+    let (device, ram) = rig::pmem(DEVICE);
+    let part = |at, len| rig::segment(&ram, at, len);
+    let parts = [
+        part(40_000, 300),
+        part(7, 724),
+        part(4096, 2048),
+        part(6144, 512),
+    ];
+    for (n, part) in parts.into_iter().enumerate() {
+        ram.write_bytes(part, &vec![n as u8 + 1; part.len().get() as usize])
+            .unwrap();
+    }
+    let tables = [
+        [SgEntry::data(parts[0]), SgEntry::chain(rig::pfn(901))],
+        [SgEntry::data(parts[1]), SgEntry::chain(rig::pfn(902))],
+        [SgEntry::data(parts[2]), SgEntry::last(parts[3])],
+    ];
+    let table = |at: pageless_pfn::Pfn| tables.get(at.get() as usize - 900).map(|t| &t[..]);
+    let walk = SgWalk::new(&tables[0], table, SgLimits::default());
+    let mut bio = Bio::new(Op::Write, Sector::new(5));
+    bio.extend(walk.map(Result::unwrap));
+    // The last two continue each other: one segment.
+    assert_eq!((bio.segments().len(), bio.len().get()), (3, 3584));
+    submit_sync(&device, bio).unwrap().result.unwrap();
+    let stored = device
+        .segment(BytePos::new(5 * 512), ByteLen::new(3584), PfnFlags::DEV)
+        .unwrap();
+    let expected = [vec![1; 300], vec![2; 724], vec![3; 2048], vec![4; 512]].concat();
+    assert_eq!(rig::bytes_of(&**device.frames(), stored), expected);
 }
 
 #[test]
