@@ -85,9 +85,11 @@ impl Access {
             })?;
             Order::Random { run }
         } else {
-            Order::Sequential {
-                skip: number.unwrap_or(0),
+            let skip = number.unwrap_or(0);
+            if skip % 512 != 0 {
+                return Err(ValueError::Shape("write:4k, a multiple of the 512-byte sector"));
             }
+            Order::Sequential { skip }
         };
         Ok(Self { mix, order })
     }

@@ -205,6 +205,17 @@ impl Generator {
         all.saturating_mul(twice)
     }
 
+    /// Whether one pass may visit a byte twice, so that what is read back later is of the last
+    /// visit only.
+    #[must_use]
+    pub const fn may_overlap(&self) -> bool {
+        match self.walk {
+            Walk::Drawn { .. } => true,
+            Walk::Sequential { skip, .. } => skip > 0 || self.limits.bytes > self.region,
+            Walk::Once { .. } | Walk::Mapped { .. } => self.limits.bytes > self.region,
+        }
+    }
+
     /// Begins the next pass: sequential walks start over, random ones take a new order.
     pub fn restart(&mut self) {
         self.pass += 1;
@@ -242,8 +253,9 @@ impl Generator {
             }
             Mix::ReadWrite | Mix::TrimThenWrite => Direction::Write,
         };
-        let drawn = self.sizes[direction].draw(&mut self.rng);
-        let wanted = u64::from(drawn).min(left);
+        let drawn = u64::from(self.sizes[direction].draw(&mut self.rng));
+        let unit = u64::from(self.shortest);
+        let wanted = if drawn > left { left - left % unit } else { drawn };
         let Some((offset, len)) = self.place(direction, wanted) else {
             return Next::PassOver;
         };
