@@ -87,7 +87,9 @@ impl Access {
         } else {
             let skip = number.unwrap_or(0);
             if skip % 512 != 0 {
-                return Err(ValueError::Shape("write:4k, a multiple of the 512-byte sector"));
+                return Err(ValueError::Shape(
+                    "write:4k, a multiple of the 512-byte sector",
+                ));
             }
             Order::Sequential { skip }
         };

@@ -255,7 +255,11 @@ impl Generator {
         };
         let drawn = u64::from(self.sizes[direction].draw(&mut self.rng));
         let unit = u64::from(self.shortest);
-        let wanted = if drawn > left { left - left % unit } else { drawn };
+        let wanted = if drawn > left {
+            left - left % unit
+        } else {
+            drawn
+        };
         let Some((offset, len)) = self.place(direction, wanted) else {
             return Next::PassOver;
         };
