@@ -9,10 +9,12 @@ use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
 
+use pageless::block::PmemFrames;
 use pageless::job::{Bytes, IniFile, Job, JobError, Plan, PlanOptions, command_line_size};
+use pageless::pfn::Pfn;
 use pageless::run::{
-    Bar, Control, JobReport, JsonContext, MemmapOptions, Stage, StageOptions, Way, Ways, run_job,
-    table, to_json, verdicts,
+    AttachWayError, Bar, Control, JobReport, JsonContext, MemmapOptions, Stage, StageOptions, Way,
+    Ways, run_job, table, to_json, verdicts,
 };
 
 /// Wrong usage or a job that cannot be run.
@@ -127,6 +129,9 @@ fn size(text: &str) -> Result<Bytes, String> {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
+    if let Err(error) = check_image(args) {
+        return fail(FAILED, &error);
+    }
     let plan = match plan(args) {
         Ok(plan) => plan,
         Err(error) => return fail(USAGE, &error),
@@ -171,6 +176,9 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
     };
     let report = match report {
         Ok(report) => report,
+        Err(error @ (AttachWayError::Chunk(_) | AttachWayError::Budget(_))) => {
+            return fail(USAGE, &error);
+        }
         Err(error) => return fail(FAILED, &error),
     };
     for (way, why) in &report.left_out {
@@ -199,11 +207,21 @@ fn plan(args: &RunArgs) -> Result<Plan, JobError> {
     })
 }
 
+/// Refuses an image that cannot be opened before its size is taken for the device's.
+fn check_image(args: &RunArgs) -> Result<(), String> {
+    let Some(path) = &args.image else {
+        return Ok(());
+    };
+    let base = Pfn::try_new(0).map_err(|e| e.to_string())?;
+    PmemFrames::open(base, path)
+        .map(drop)
+        .map_err(|e| e.to_string())
+}
+
 /// An image decides the size of the device, unless the command line does.
 fn image_size(args: &RunArgs) -> Option<Bytes> {
     let meta = std::fs::metadata(args.image.as_ref()?).ok()?;
-    // What is no plain file, or empty, is refused with its reason when it is opened.
-    (meta.is_file() && meta.len() > 0).then(|| Bytes::new(meta.len()))
+    Some(Bytes::new(meta.len()))
 }
 
 fn write_report(args: &RunArgs, report: &JobReport, plan: &Plan) -> Result<(), String> {

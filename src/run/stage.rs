@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use alloc::sync::Arc;
 
-use pageless_block::{BytePos, Pmem, PmemFrames, PmemOpenError, RamError, RamFrames};
-use pageless_pfn::{ByteLen, FrameCount, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnOutOfRange, PfnRange};
+use pageless_block::{BytePos, FrameAccess, Pmem, PmemFrames, PmemOpenError, RamError, RamFrames};
+use pageless_pfn::{
+    ByteLen, FrameCount, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnFlags, PfnOutOfRange, PfnRange,
+};
 use thiserror::Error;
 
 use super::attach::available_memory;
@@ -19,7 +21,7 @@ use super::report::{MemmapReport, SectionReport, WayReport};
 use super::stats::Latencies;
 use super::thread::{Live, Outcome, Task, run};
 use super::way::Way;
-use crate::job::workload::TooManyBlocks;
+use crate::job::workload::{Next, TooManyBlocks};
 use crate::job::{Bytes, Direction, PerDirection, Plan, ThreadPlan};
 
 /// How a device is made.
@@ -128,10 +130,10 @@ impl<'p> Stage<'p> {
         })?;
         let ram = Arc::new(ram);
         let base = Pfn::try_new(DEVICE_BASE)?;
-        let size = ByteLen::new(plan.device_size().get().next_multiple_of(PAGE_SIZE));
+        let size = plan.device_size().get();
         let frames = match &options.image {
-            Some(path) => PmemFrames::open_sized(base, path, size)?,
-            None => PmemFrames::memfd(base, size)?,
+            Some(path) => PmemFrames::open_sized(base, path, ByteLen::new(size))?,
+            None => PmemFrames::memfd(base, ByteLen::new(size.next_multiple_of(PAGE_SIZE)))?,
         };
         let device = Pmem::new(Arc::new(frames), Arc::clone(&ram));
         let mut stage = Self {
@@ -151,6 +153,13 @@ impl<'p> Stage<'p> {
         let total: u64 = touched.iter().map(|(_, len)| len.get()).sum();
         let available = available_memory().unwrap_or(u64::MAX);
         if total > available / 2 {
+            if self
+                .first_pass_bytes()
+                .is_some_and(|bytes| bytes <= available / 2)
+            {
+                self.lay_out_visits();
+                return;
+            }
             self.notes.push(format!(
                 "the jobs range over {}, more than half of the {} of memory available: frames \
                  are not laid out beforehand, so the first visit of each includes its allocation",
@@ -168,6 +177,44 @@ impl<'p> Stage<'p> {
                 self.notes
                     .push(format!("the device is not laid out beforehand: {error}"));
                 return;
+            }
+        }
+    }
+
+    /// The most that one pass of every thread visits; `None` if the clock alone limits it.
+    fn first_pass_bytes(&self) -> Option<u64> {
+        let threads = (0..self.plan.sections().len()).flat_map(|s| self.plan.threads_of(s));
+        threads
+            .map(|thread| {
+                let section = &self.plan.sections()[thread.section];
+                let longest = u64::from(section.longest_request());
+                let by_ios = section.number_ios.map(|n| n.saturating_mul(longest));
+                let once = section.loops == 1 && !section.time_based;
+                once.then(|| thread.pass.get().min(by_ios.unwrap_or(u64::MAX)))
+            })
+            .try_fold(0u64, |sum, bytes| Some(sum.saturating_add(bytes?)))
+    }
+
+    /// Makes present what the jobs will visit, request by request. The device is fresh, so writing
+    /// zeroes changes nothing.
+    fn lay_out_visits(&mut self) {
+        for thread in (0..self.plan.sections().len()).flat_map(|s| self.plan.threads_of(s)) {
+            let Ok(mut generator) = self.plan.generator(thread) else {
+                continue;
+            };
+            let start = self.plan.areas()[thread.area].start.get() + thread.offset.get();
+            while let Next::Request(request) = generator.next_request() {
+                let at = BytePos::new(start + request.offset);
+                let len = ByteLen::new(u64::from(request.len));
+                let frames = self.device.frames();
+                let zeroed = frames
+                    .segment(at, len, PfnFlags::empty())
+                    .map(|segment| frames.zero_bytes(segment));
+                if let Some(Err(error)) = zeroed {
+                    self.notes
+                        .push(format!("the device is not laid out beforehand: {error}"));
+                    return;
+                }
             }
         }
     }

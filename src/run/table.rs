@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
 use super::attach::JobReport;
 use super::report::SectionReport;
@@ -38,14 +38,33 @@ pub fn table(report: &JobReport, plan: &Plan) -> String {
             CellAlignment::Right
         });
     }
+    // Lines between all rows would hide which belong together.
+    for line in [
+        TableComponent::HorizontalLines,
+        TableComponent::MiddleIntersections,
+        TableComponent::LeftBorderIntersections,
+        TableComponent::RightBorderIntersections,
+    ] {
+        table.remove_style(line);
+    }
     for (index, section) in plan.sections().iter().enumerate() {
+        if index > 0 {
+            table.add_row([""]);
+        }
+        let mut shown = None;
         for way in &report.ways {
             for part in way.sections.iter().filter(|s| s.section == index) {
                 let name = match part.clone {
                     Some(clone) => format!("{}.{clone}", section.name),
                     None => section.name.clone(),
                 };
-                add_rows(&mut table, &name, way.way, way.attach, part);
+                let label = if shown.as_ref() == Some(&name) {
+                    ""
+                } else {
+                    &name
+                };
+                add_rows(&mut table, label, way.way, way.attach, part);
+                shown = Some(name);
             }
         }
     }
@@ -105,20 +124,14 @@ pub fn verdicts(report: &JobReport, plan: &Plan) -> Vec<String> {
     let (Some(lazy), Some(eager)) = (find(Way::Lazy), find(Way::Eager)) else {
         return Vec::new();
     };
+    // Requests and time of the section's own directions, without reading back to verify.
     let sum = |sections: &[SectionReport], index: usize| {
+        let access = plan.sections()[index].access;
         let mine = sections.iter().filter(move |s| s.section == index);
-        let directions = mine.flat_map(|s| s.directions.iter());
-        directions
-            .map(|d| (d.ios, d.runtime))
-            .fold((0u64, 0f64), |(ios, time), (n, t)| {
-                (
-                    ios + n,
-                    if n > 0 {
-                        time.max(t.as_secs_f64())
-                    } else {
-                        time
-                    },
-                )
+        let own = mine.flat_map(|s| Direction::ALL.map(|d| (d, &s.directions[d])));
+        own.filter(|(d, _)| access.has(*d))
+            .fold((0u64, 0f64), |(ios, time), (_, stats)| {
+                (ios + stats.ios, time.max(stats.runtime.as_secs_f64()))
             })
     };
     let mut lines = Vec::new();
@@ -136,12 +149,11 @@ pub fn verdicts(report: &JobReport, plan: &Plan) -> Vec<String> {
             .map(|s| s.memmap.faults)
             .max()
             .unwrap_or(0);
-        let share = faults as f64 / lazy_ios as f64 * 100.0;
         lines.push(format!(
-            "{}: the lazy memmap reaches {:.0} % of the eager one's IOPS; {share:.1} descriptor \
-             faults for each 100 requests",
+            "{}: the lazy memmap reaches {:.0} % of the eager one's IOPS, with {} descriptor faults",
             section.name,
-            ratio * 100.0
+            ratio * 100.0,
+            count(faults)
         ));
     }
     lines
