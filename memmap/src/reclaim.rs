@@ -75,12 +75,17 @@ impl<W: Window> Memmap<W> {
     ///
     /// # Errors
     ///
-    /// The machine could not prove a flush; the chunks concerned are quarantined.
+    /// The machine could not prove a flush: the chunks concerned are quarantined. Or this is a forked
+    /// child: nothing was done.
     pub fn reclaim(&self, ctx: &MaySleep, down_to: u64) -> Result<Reclaimed, UnmapError> {
         let goal = Goal {
             down_to,
             scan: usize::MAX,
         };
+        // Before any descriptor is read: a child has none.
+        if self.window.is_foreign() {
+            return Err(UnmapError::Foreign);
+        }
         let mut turn = 0;
         loop {
             if let Some(role) = self.become_reclaimer() {
