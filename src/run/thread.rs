@@ -101,6 +101,8 @@ struct Worker<'a, D: BlockDevice, P: DescriptorPins> {
     issued: u64,
     pace: Option<Pace>,
     epoch: Instant,
+    /// Up to where the time is accounted to directions.
+    mark: Instant,
     ramp_end: Option<Instant>,
     deadline: Option<Instant>,
     /// Reading back what was written: every read is checked.
@@ -177,6 +179,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
             issued: 0,
             pace,
             epoch: now,
+            mark: now,
             ramp_end: None,
             deadline: None,
             reading_back: false,
@@ -200,6 +203,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         self.sleep_until(Instant::now() + self.start_delay());
         let cpu = CpuUse::of_this_thread();
         self.epoch = Instant::now();
+        self.mark = self.epoch;
         let began = self.epoch;
         let ramp = Some(section.ramp_time).filter(|t| !t.is_zero());
         self.ramp_end = ramp.map(|t| began + t);
@@ -235,10 +239,9 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         let read_back = section.verify.as_ref().is_some_and(|v| v.read_back)
             && section.access.has(Direction::Write);
         let mut begun = read_back.then(|| (self.task.generator.clone(), self.issued));
-        let phase = Instant::now();
         let end = self.issue_pass(&mut begun);
         let drained = self.drain();
-        let spent = phase.max(self.epoch).elapsed();
+        let spent = self.lap();
         for direction in Direction::ALL {
             if section.access.has(direction) {
                 self.out.directions[direction].runtime += spent;
@@ -248,12 +251,20 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         if let Some((generator, first)) = begun
             && !matches!(end, ControlFlow::Break(Halt::Stopped | Halt::Failed))
         {
-            let phase = Instant::now();
             let checked = self.read_back(generator, first);
-            self.out.directions[Direction::Read].runtime += phase.elapsed();
+            let spent = self.lap();
+            self.out.directions[Direction::Read].runtime += spent;
             checked?;
         }
         end
+    }
+
+    /// The time since the last lap.
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        let spent = now.saturating_duration_since(self.mark);
+        self.mark = now;
+        spent
     }
 
     fn issue_pass(&mut self, begun: &mut Option<(Generator, u64)>) -> ControlFlow<Halt> {
@@ -331,6 +342,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
             *pace = Pace::new(self.task.section.rates);
         }
         self.epoch = Instant::now();
+        self.mark = self.epoch;
         ControlFlow::Continue(())
     }
 
