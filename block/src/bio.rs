@@ -194,6 +194,13 @@ impl Bio {
     }
 }
 
+impl Extend<PhysSegment> for Bio {
+    /// Adds segments at the end, one after the other, as [`Bio::push`] does.
+    fn extend<I: IntoIterator<Item = PhysSegment>>(&mut self, segments: I) {
+        segments.into_iter().for_each(|segment| self.push(segment));
+    }
+}
+
 impl Default for Bio {
     /// A flush: the only operation that needs neither place nor memory.
     fn default() -> Self {
@@ -215,6 +222,9 @@ impl fmt::Debug for Bio {
 
 impl fmt::Display for Bio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes at {}", self.op, self.len, self.sector)
+        match self.op {
+            Op::Flush => write!(f, "{}", self.op),
+            _ => write!(f, "{} of {} bytes at {}", self.op, self.len, self.sector),
+        }
     }
 }

@@ -14,6 +14,28 @@ use crate::status::BlkError;
 /// A block device. Writing one takes two methods; the other two are for devices that finish a
 /// request later than they take it.
 ///
+/// ```
+/// use pageless_block::{BlkError, BlockDevice, DeviceInfo, FrameAccess, Op, Request};
+/// use pageless_pfn::ByteLen;
+///
+/// /// Reads as zeroes, takes every write.
+/// struct Zero<M>(M);
+///
+/// impl<M: FrameAccess> BlockDevice for Zero<M> {
+///     fn info(&self) -> DeviceInfo {
+///         DeviceInfo::new(ByteLen::new(1 << 40))
+///     }
+///
+///     fn execute(&self, request: &Request) -> Result<(), BlkError> {
+///         match request.op() {
+///             Op::Read => request.segments().try_for_each(|s| Ok(self.0.zero_bytes(s)?)),
+///             Op::Discard => Err(BlkError::NotSupported),
+///             Op::Write | Op::WriteZeroes | Op::Flush => Ok(()),
+///         }
+///     }
+/// }
+/// ```
+///
 /// Devices are shared by reference among the threads that own their queues; `&D`, `Box<D>` and
 /// `Arc<D>` are devices too.
 pub trait BlockDevice {
@@ -25,6 +47,9 @@ pub trait BlockDevice {
     /// The request lies within the device, is aligned to its logical block and no longer than
     /// its limit. Bytes move through a [`FrameAccess`](crate::FrameAccess) that the device owns
     /// or borrows.
+    ///
+    /// A device that finishes later waits here until it has: this is how
+    /// [`submit_sync`](crate::submit_sync) reaches it, from any thread.
     ///
     /// # Errors
     /// Whatever the completion shall report.

@@ -28,7 +28,17 @@
 //!   reference. Once a queue stands, submitting and completing allocates nothing and takes no
 //!   lock.
 //!
-//! # A device in a few lines
+//! # Limits
+//!
+//! * A bio is split at the device's limit and never merged with another; its pieces go to the
+//!   device one after the other.
+//! * There is no scheduler and no plug: a submitted bio goes to the device at once.
+//! * Two bios that touch the same bytes at the same time leave either's bytes there, mixed in any
+//!   way. Order them by waiting for the first.
+//! * A device of more than 32 TiB is reached through windows. Touching more of them at a time
+//!   than there are means mapping and unmapping on the way.
+//!
+//! # A queue in a few lines
 //!
 //! ```
 //! use pageless_block::{Bio, DeviceInfo, NullDevice, Queue, QueueId, Sector};

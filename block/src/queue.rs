@@ -74,6 +74,10 @@ pub struct Queue<D: BlockDevice> {
 impl<D: BlockDevice> Queue<D> {
     /// A queue with room for `depth` bios.
     ///
+    /// `id` is how the device tells its queues apart; no two queues that exist at the same time
+    /// may have the same, or a device that keeps requests may hand one to the wrong queue. That
+    /// is noticed, and panics, where the tag gives it away.
+    ///
     /// # Errors
     /// [`QueueError`] if the depth is 0 or beyond [`MAX_DEPTH`].
     pub fn try_new(device: D, id: QueueId, depth: u16) -> Result<Self, QueueError> {

@@ -143,7 +143,8 @@ impl Request {
         }
     }
 
-    /// The queue it came through.
+    /// The queue it came through; number 65535 stands for none, that is for
+    /// [`submit_sync`](crate::submit_sync).
     pub const fn queue(&self) -> QueueId {
         self.queue
     }
@@ -156,6 +157,24 @@ impl Request {
     /// Ends the request. The [`Done`] goes back to the queue, by being returned from
     /// [`BlockDevice::submit`](crate::BlockDevice::submit) or handed over in
     /// [`BlockDevice::poll`](crate::BlockDevice::poll).
+    ///
+    /// Completing consumes the request, so that doing it twice does not compile:
+    ///
+    /// ```compile_fail
+    /// use pageless_block::{Done, Request};
+    /// fn finish(request: Request) -> (Done, Done) {
+    ///     (request.complete(Ok(())), request.complete(Ok(())))
+    /// }
+    /// ```
+    ///
+    /// and once does:
+    ///
+    /// ```
+    /// use pageless_block::{Done, Request};
+    /// fn finish(request: Request) -> Done {
+    ///     request.complete(Ok(()))
+    /// }
+    /// ```
     #[inline]
     pub fn complete(self, result: Result<(), BlkError>) -> Done {
         Done {

@@ -26,14 +26,22 @@ pub trait Machine {
 /// Dropping a window gives the address space back; its owner sees to it that no [`Word`] of it
 /// is in use (they borrow the window).
 pub trait Window: Send + Sync {
-    /// A place for a 32-bit atomic in this window.
+    /// A word of this window.
     type Word<'w>: Word
+    where
+        Self: 'w;
+    /// Words of this window `STRIDE` bytes apart, by value.
+    type Table<'w, const STRIDE: u64>: Table<Word = Self::Word<'w>>
     where
         Self: 'w;
     /// What identifies a shootdown under way.
     type Ticket;
     /// Zeroed memory set aside for [`populate_from`](Window::populate_from).
     type Prefilled: Send;
+
+    /// `count` words, `STRIDE` bytes apart, beginning with the first of the window. `None` unless they
+    /// lie in the window and `STRIDE` is a multiple of 4.
+    fn table<const STRIDE: u64>(&self, count: u64) -> Option<Self::Table<'_, STRIDE>>;
 
     /// The word at `at`; `None` if it does not lie in the window or is not 4-byte aligned.
     fn word(&self, at: WindowOffset) -> Option<Self::Word<'_>>;
@@ -109,6 +117,17 @@ pub trait Window: Send + Sync {
     fn relax(&self, turn: u32);
 }
 
+/// Evenly spaced words, as a value that a loop can keep in registers. A locked instruction holds up
+/// every load behind it, so a lookup that has to load the window's address first waits for the last one
+/// to finish; and there is one bounds check, not two.
+pub trait Table: Copy {
+    /// A place for a 32-bit atomic.
+    type Word: Word;
+
+    /// The `index`-th word; `None` if there are not so many.
+    fn nth(self, index: u64) -> Option<Self::Word>;
+}
+
 /// A 32-bit atomic in a window.
 ///
 /// [`fetch_add`](Word::fetch_add) is the one access that may be made without knowing that memory is
@@ -118,8 +137,8 @@ pub trait Word: Copy {
     /// Adds `n` and returns the old value, with Acquire, in one instruction; or has no effect.
     fn fetch_add(self, n: u32) -> Fetched;
 
-    /// Subtracts `n` with Release. Without effect in a process that does not have the window.
-    fn release(self, n: u32);
+    /// Subtracts 1 with Release. Without effect in a process that does not have the window.
+    fn release(self);
 
     /// Replaces `current` by `new`: Acquire on success, Relaxed on failure.
     ///

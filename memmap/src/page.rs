@@ -72,7 +72,6 @@ impl<'m, W: Window> PageRef<'m, W> {
     }
 
     /// Keeps the reference without the borrow, to be given back by [`Memmap::unpin`].
-    #[must_use]
     pub fn into_pinned(self) -> Pinned {
         let pinned = Pinned {
             memmap: self.memmap.id,
@@ -129,7 +128,7 @@ impl<'m, W: Window> PageRef<'m, W> {
 impl<W: Window> Drop for PageRef<'_, W> {
     #[inline]
     fn drop(&mut self) {
-        self.word.release(1);
+        self.word.release();
     }
 }
 

@@ -30,12 +30,11 @@ const WRITE_ZEROES_LIMIT: u64 = 1 << 20;
 /// | WRITE_ZEROES | up to 1 MiB zeroes are written, beyond that as DISCARD |
 ///
 /// ```
-/// use std::sync::Arc;
-/// use pageless_block::{Bio, Pmem, PmemFrames, RamFrames, Sector, FrameAccess, submit_sync};
+/// use pageless_block::{Bio, FrameAccess, Pmem, PmemFrames, RamFrames, Sector, submit_sync};
 /// use pageless_pfn::{ByteLen, FrameCount, Pfn};
-/// let ram = Arc::new(RamFrames::new(Pfn::try_new(0x100)?, FrameCount::new(16))?);
+/// let ram = RamFrames::new(Pfn::try_new(0x100)?, FrameCount::new(16))?;
 /// let frames = PmemFrames::memfd(Pfn::try_new(1 << 30)?, ByteLen::new(6 << 40))?;
-/// let device = Pmem::new(Arc::new(frames), Arc::clone(&ram));
+/// let device = Pmem::new(frames, &ram);
 ///
 /// let buffer = ram.segment(0, ByteLen::new(4096)).unwrap();
 /// ram.write_bytes(buffer, b"pageless")?;
@@ -52,7 +51,8 @@ pub struct Pmem<M> {
 impl<M: FrameAccess> Pmem<M> {
     /// The device that consists of `frames`, for bios whose frames `memory` reaches. No limit on
     /// a request, logical blocks of one sector.
-    pub fn new(frames: Arc<PmemFrames>, memory: M) -> Self {
+    pub fn new(frames: impl Into<Arc<PmemFrames>>, memory: M) -> Self {
+        let frames = frames.into();
         let info = DeviceInfo::new(frames.len());
         Self {
             frames,

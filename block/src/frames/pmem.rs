@@ -159,6 +159,14 @@ impl PmemFrames {
         if !meta.is_file() {
             return Err(PmemOpenError::NotAFile { path: path.into() });
         }
+        // The system lets root write what nobody may write; an image is better left alone then.
+        if meta.permissions().readonly() {
+            let source = IoError::from(ErrorKind::PermissionDenied);
+            return Err(PmemOpenError::ReadOnly {
+                path: path.into(),
+                source,
+            });
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -195,15 +203,17 @@ impl PmemFrames {
             .create_new(true)
             .open(path)
             .map_err(|e| PmemOpenError::from_open(path, e))?;
-        file.set_len(size.get())
-            .map_err(|e| PmemOpenError::os(path, "giving it its size", e))?;
-        Self::build(
-            base,
-            size,
-            file,
-            Source::Image(path.into()),
-            MapPolicy::default(),
-        )
+        let source = Source::Image(path.into());
+        let built = file
+            .set_len(size.get())
+            .map_err(|e| PmemOpenError::os(path, "giving it its size", e))
+            .and_then(|()| Self::build(base, size, file, source, MapPolicy::default()));
+        if built.is_err() {
+            // Ours and empty. Left behind, it would stand in the way of the next attempt; if it
+            // cannot be removed either, the first error is the one to tell.
+            let _ = std::fs::remove_file(path);
+        }
+        built
     }
 
     fn build(
@@ -451,7 +461,7 @@ pub enum PmemOpenError {
         /// Where.
         path: PathBuf,
     },
-    /// It may not be written.
+    /// It may not be written. A file whose mode lets nobody write counts, for root too.
     #[error("{}: cannot be opened for writing: {source}", path.display())]
     ReadOnly {
         /// Where.

@@ -4,8 +4,8 @@
 //! with one atomic step, copies, and counts itself out. Otherwise the window is mapped, in place
 //! of one that nobody uses, under a lock.
 //!
-//! Nobody ever waits for a window while holding another, so that a copy from one part of the file
-//! to another cannot deadlock: when every slot is in use, the answer is an error.
+//! Nobody waits without an end for a window while holding another, so that a copy from one part
+//! of the file to another cannot deadlock: when every slot stays in use, the answer is an error.
 #![expect(
     unsafe_code,
     reason = "a window is only replaced while nobody is counted in"
@@ -42,6 +42,8 @@ struct Slot {
 unsafe impl Sync for Slot {}
 
 const EMPTY: u64 = 0;
+/// How often to look for a slot that nobody uses.
+const PATIENCE: u32 = 10_000;
 const USER_BITS: u32 = 24;
 const USERS: u64 = (1 << USER_BITS) - 1;
 
@@ -188,12 +190,19 @@ impl Windows {
             .unwrap_or_else(PoisonError::into_inner);
         let count = self.slots.len();
         // Its own slot first: somebody may have been here before us.
-        let mut candidates = (home..count).chain(0..home);
+        let candidates = (home..count).chain(0..home);
         if let Some(at) = candidates.clone().find(|&at| self.slots[at].enter(window)) {
             return Ok(at);
         }
-        let (at, before) = candidates
-            .find_map(|at| self.slots[at].close().map(|before| (at, before)))
+        // Others hop from slot to slot while we look, so one look is not enough to say that all
+        // are in use. They come and go without the lock; the wait is short and has an end.
+        let (at, before) = (0..PATIENCE)
+            .find_map(|_| {
+                core::hint::spin_loop();
+                candidates
+                    .clone()
+                    .find_map(|at| Some((at, self.slots[at].close()?)))
+            })
             .ok_or(NoWindow)?;
         let start = window << self.shift;
         let len = self.len.saturating_sub(start).min(1 << self.shift);
