@@ -1,2 +1,61 @@
-//! The machine under a lazily faulted memmap: windows, faults, unmapping and the flush debt.
+//! The machine under a lazily faulted memmap: what translates addresses, what happens when a
+//! translation is missing, and how one is taken away so that nobody can still use it.
+//!
+//! # Ownership
+//!
+//! A [`Machine`] reserves a [`Window`]: address space without memory. Whoever holds the window
+//! decides which parts of it have memory: [`Window::populate`] gives zeroed frames to a range,
+//! [`Window::unmap`] takes translations away and answers with a [`FlushDebt`]. The debt *owns*
+//! what the caller put into it (chunks, frames, the virtual range itself) and gives it back only
+//! as [`Flushed`], after the shootdown is proved complete. Forgetting a debt is a warning, and
+//! what it held is never used again; using it early does not compile.
+//!
+//! ```text
+//!            fetch_add, one instruction                       populate (zeroed)
+//!   lookup ---------------------------> window word <--------------------------- fault path
+//!      ^            | no translation                                                 |
+//!      |            v                                                                |
+//!      |     exception table: the instruction had no effect, here is why             |
+//!      |            | Fetched::Fault                                                 |
+//!      +------------+----------------------------------------------------------------+
+//!
+//!   reclaim --unmap(ranges, owned)--> FlushDebt<owned> --settle()--> Flushed<owned> --> reuse
+//!                                     (no accessor)    every CPU proved past it
+//! ```
+//!
+//! A lookup that finds no translation is not an error of the lookup: the machine's fault handler
+//! resumes it behind the faulting instruction with the reason in hand, and the caller decides
+//! by its context whether it may sleep and make the range present ([`MaySleep`]) or must answer
+//! "would block". So the fault path proper runs in the faulting thread, on its own stack, with
+//! its own locks, never inside the signal (or interrupt) that announced the fault.
+//!
+//! # Machines
+//!
+//! * [`host`] (feature `std`, Linux on x86-64): this process's own MMU. Real translations, real
+//!   shootdowns, sent by the kernel.
+//!
+//! Cores above this crate see only the traits.
 #![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_code)]
+
+mod access;
+mod context;
+mod debt;
+mod machine;
+pub mod mutant;
+pub mod sync;
+mod window;
+
+#[cfg(all(
+    feature = "std",
+    not(loom),
+    target_os = "linux",
+    target_arch = "x86_64"
+))]
+pub mod host;
+
+pub use access::{FaultReason, Fetched};
+pub use context::{AtomicSection, MaySleep, SpinGuard, SpinLock};
+pub use debt::{Completion, FlushDebt, Flushed};
+pub use machine::{Machine, PopulateError, ReserveError, UnmapError, Window, Word};
+pub use window::{LEAF_TABLE_BYTES, LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};

@@ -1,0 +1,77 @@
+//! The flush debt: what was unmapped stays owned until no CPU can still use it.
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+
+use crate::context::MaySleep;
+use crate::machine::{UnmapError, Window};
+
+/// How far a shootdown has come. Each grade implies those before it; only the last one permits
+/// reuse of a frame, of a virtual range or of a page-table page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Completion {
+    /// Every target has entered its handler (an *early* acknowledgement). It may still hold the
+    /// translation.
+    Entered,
+    /// Every target has executed its invalidation. A walk that began before may still insert.
+    Invalidated,
+    /// No translation is cached and no walk that could have read the old entry is under way.
+    WalkQuiescent,
+}
+
+/// A debt to every CPU that may have cached the translations of `owned`.
+///
+/// There is no way to the owned value but [`settle`](FlushDebt::settle). Dropping a debt is loud at
+/// compile time (`must_use`) and safe at run time: the value inside is leaked, never reused.
+#[must_use = "unmapped memory may be used again only after the shootdown: settle the debt"]
+pub struct FlushDebt<'w, W: Window, T> {
+    window: &'w W,
+    ticket: W::Ticket,
+    owned: ManuallyDrop<T>,
+}
+
+impl<'w, W: Window, T> FlushDebt<'w, W, T> {
+    pub(crate) fn new(window: &'w W, ticket: W::Ticket, owned: T) -> Self {
+        FlushDebt {
+            window,
+            ticket,
+            owned: ManuallyDrop::new(owned),
+        }
+    }
+
+    /// Waits until the shootdown is [`Completion::WalkQuiescent`] and gives the owned value back.
+    ///
+    /// # Errors
+    ///
+    /// The machine could not prove it; the debt comes back with everything still inside.
+    pub fn settle(self, ctx: &MaySleep) -> Result<Flushed<T>, (Self, UnmapError)> {
+        match self.window.wait(&self.ticket, ctx) {
+            Ok(Completion::WalkQuiescent) => Ok(Flushed {
+                owned: ManuallyDrop::into_inner(self.owned),
+            }),
+            Ok(grade) => Err((self, UnmapError::NotQuiescent { grade })),
+            Err(error) => Err((self, error)),
+        }
+    }
+}
+
+impl<W: Window, T: fmt::Debug> fmt::Debug for FlushDebt<'_, W, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlushDebt")
+            .field("owned", &*self.owned)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Proof that no CPU can reach `T` through an old translation. Only a settled debt makes one.
+#[derive(Debug)]
+pub struct Flushed<T> {
+    owned: T,
+}
+
+impl<T> Flushed<T> {
+    /// The value, free to be used again.
+    pub fn into_inner(self) -> T {
+        self.owned
+    }
+}

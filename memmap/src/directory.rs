@@ -1,0 +1,581 @@
+//! The books: which chunks exist, in which state, in which order they were allocated, and how many
+//! bytes they and their page tables take. No memory is touched here and nothing waits; the whole
+//! directory is behind one lock, which the lookup of a present descriptor never takes.
+//!
+//! ```text
+//!                 begin_fill          finish_fill               claim
+//!     (no slot) -------------> Filling -----------> Present ------------> Frozen
+//!         ^                                          ^   ^                 |  |
+//!         |                      resume_fill         |   +---- unclaim ----+  | condemn
+//!         |                   (after a short fill)   +-> Filling              v
+//!         +------------------------------ bury(Flushed) ------------------ Unmapped
+//!                                                                             | quarantine
+//!                                                                             v
+//!                                                                        Quarantined
+//! ```
+//!
+//! Chunks that are not in the directory are *absent*: it grows with the budget, not with the device.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use hashbrown::HashMap;
+use pageless_fault::mutant::Mutant;
+use pageless_fault::{Flushed, LEAF_TABLE_BYTES, LEAF_TABLE_SPAN, WindowRange};
+use pageless_pfn::Pfn;
+use rustc_hash::FxBuildHasher;
+
+use crate::counters::Counters;
+use crate::geometry::{ChunkIndex, Geometry, GroupIndex, range};
+
+/// Which filling of a chunk this is. Never repeats within a memmap, so an old one cannot be taken for
+/// a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}", self.0)
+    }
+}
+
+/// Where a chunk is in its life. A chunk that is in no state is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkState {
+    /// One thread is giving it memory; all others wait.
+    Filling,
+    /// It has memory; lookups need nobody.
+    Present,
+    /// Reclaim is freezing its descriptors; lookups that find one frozen wait.
+    Frozen,
+    /// Its translations are being taken away; lookups wait for the flush.
+    Unmapped,
+    /// Its flush could not be proved: it is never used again.
+    Quarantined,
+}
+
+/// One chunk, as a listing shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkInfo {
+    /// The first pfn whose descriptor it holds.
+    pub first: Pfn,
+    /// Its state.
+    pub state: ChunkState,
+    /// Which filling this is.
+    pub generation: Generation,
+}
+
+/// A slot's place in the table. `NIL` is no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SlotId(u32);
+
+const NIL: SlotId = SlotId(u32::MAX);
+
+#[derive(Debug)]
+struct Slot {
+    chunk: ChunkIndex,
+    state: ChunkState,
+    generation: Generation,
+    /// Bytes from the start that have memory; short of the chunk only after a fill that failed.
+    present: u64,
+    /// The descriptor, within the chunk, that reclaim last found referenced: the first to look at.
+    hint: u32,
+    /// Neighbours in order of allocation, while Present or Frozen. `next` also links free slots.
+    older: SlotId,
+    newer: SlotId,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// Chunks of this group in any state: what keeps its leaf table.
+    chunks: u32,
+    /// The table is on its way out: no chunk of the group may be filled before the flush.
+    closing: bool,
+}
+
+/// What a fault finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// No memory: it takes this many bytes of budget to fill.
+    Absent { cost: u64 },
+    /// Memory up to somewhere short of the whole chunk: the fill can be resumed.
+    Short { slot: SlotId, present: u64 },
+    /// All of it has memory: look again.
+    Present,
+    /// Somebody else is at it: wait, then look again.
+    Busy,
+    /// Never again.
+    Quarantined,
+}
+
+/// A chunk claimed for reclaim.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claimed {
+    pub(crate) slot: SlotId,
+    pub(crate) chunk: ChunkIndex,
+    /// Bytes of it that have memory.
+    pub(crate) present: u64,
+}
+
+/// Chunks whose translations are going away. What the flush debt owns.
+#[derive(Debug)]
+pub(crate) struct Condemned {
+    slots: Vec<SlotId>,
+    /// What to unmap: the chunks, or the whole span of a group that they leave empty.
+    pub(crate) ranges: Vec<WindowRange>,
+}
+
+impl Condemned {
+    pub(crate) fn chunks(&self) -> u64 {
+        self.slots.len() as u64
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Directory {
+    geometry: Geometry,
+    /// Whether an empty group's leaf table goes back to the system. If not, tables are counted but not
+    /// held against the budget: nothing could be done about them.
+    frees_leaf_tables: bool,
+    slots: Vec<Slot>,
+    free: SlotId,
+    by_chunk: HashMap<ChunkIndex, SlotId, FxBuildHasher>,
+    groups: HashMap<GroupIndex, Group, FxBuildHasher>,
+    oldest: SlotId,
+    newest: SlotId,
+    filling: u64,
+    last_generation: u64,
+    pub(crate) counters: Counters,
+}
+
+impl Directory {
+    pub(crate) fn new(geometry: Geometry, frees_leaf_tables: bool) -> Self {
+        Directory {
+            geometry,
+            frees_leaf_tables: frees_leaf_tables && !Mutant::LeafTableKept.active(),
+            slots: Vec::new(),
+            free: NIL,
+            by_chunk: HashMap::with_hasher(FxBuildHasher),
+            groups: HashMap::with_hasher(FxBuildHasher),
+            oldest: NIL,
+            newest: NIL,
+            filling: 0,
+            last_generation: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    fn slot(&self, id: SlotId) -> &Slot {
+        &self.slots[id.0 as usize]
+    }
+
+    fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
+        &mut self.slots[id.0 as usize]
+    }
+
+    /// Bytes held against the budget.
+    pub(crate) fn charged(&self) -> u64 {
+        let counters = &self.counters;
+        let tables = if self.frees_leaf_tables {
+            counters.page_table_bytes
+        } else {
+            0
+        };
+        counters.live_bytes + counters.limbo_bytes + counters.reserve_bytes + tables
+    }
+
+    /// Whether some chunk is in a state that ends by itself, so that waiting makes sense.
+    pub(crate) fn in_motion(&self) -> bool {
+        self.filling > 0 || self.counters.limbo_bytes > 0
+    }
+
+    pub(crate) fn admission(&self, chunk: ChunkIndex) -> Admission {
+        match self.by_chunk.get(&chunk) {
+            Some(&id) => {
+                let slot = self.slot(id);
+                match slot.state {
+                    ChunkState::Present if slot.present < self.geometry.chunk.bytes() => {
+                        Admission::Short {
+                            slot: id,
+                            present: slot.present,
+                        }
+                    }
+                    ChunkState::Filling if Mutant::SecondFiller.active() => Admission::Short {
+                        slot: id,
+                        present: slot.present,
+                    },
+                    ChunkState::Present => Admission::Present,
+                    ChunkState::Quarantined => Admission::Quarantined,
+                    ChunkState::Filling | ChunkState::Frozen | ChunkState::Unmapped => {
+                        Admission::Busy
+                    }
+                }
+            }
+            None => {
+                let table = match self.groups.get(&self.geometry.group_of(chunk)) {
+                    Some(group) if group.closing && !Mutant::FillInClosingGroup.active() => {
+                        return Admission::Busy;
+                    }
+                    Some(_) => 0,
+                    None if self.frees_leaf_tables => LEAF_TABLE_BYTES,
+                    None => 0,
+                };
+                Admission::Absent {
+                    cost: self.geometry.chunk.bytes() + table,
+                }
+            }
+        }
+    }
+
+    /// Whether a fill can be begun without allocating.
+    pub(crate) fn has_room(&self) -> bool {
+        (self.free != NIL || self.slots.len() < self.slots.capacity())
+            && self.by_chunk.len() < self.by_chunk.capacity()
+            && self.groups.len() < self.groups.capacity()
+    }
+
+    /// Makes room for one more fill, so that [`has_room`](Self::has_room) holds.
+    pub(crate) fn make_room(&mut self) {
+        self.slots.reserve(1);
+        self.by_chunk.reserve(1);
+        self.groups.reserve(1);
+    }
+
+    /// An absent chunk becomes Filling; the caller is its only filler.
+    pub(crate) fn begin_fill(&mut self, chunk: ChunkIndex) -> SlotId {
+        let slot = Slot {
+            chunk,
+            state: ChunkState::Filling,
+            generation: Generation(0),
+            present: 0,
+            hint: 0,
+            older: NIL,
+            newer: NIL,
+        };
+        let id = if self.free == NIL {
+            self.slots.push(slot);
+            SlotId((self.slots.len() - 1) as u32)
+        } else {
+            let id = self.free;
+            self.free = self.slot(id).newer;
+            *self.slot_mut(id) = slot;
+            id
+        };
+        self.by_chunk.insert(chunk, id);
+        let group = self
+            .groups
+            .entry(self.geometry.group_of(chunk))
+            .or_insert_with(|| {
+                self.counters.page_table_bytes += LEAF_TABLE_BYTES;
+                Group::default()
+            });
+        group.chunks += 1;
+        self.counters.live_bytes += self.geometry.chunk.bytes();
+        self.filling += 1;
+        self.counters.raise_peaks();
+        id
+    }
+
+    /// A chunk that was filled short becomes Filling again. It keeps its place in the order.
+    pub(crate) fn resume_fill(&mut self, id: SlotId) {
+        if self.slot(id).state == ChunkState::Present {
+            self.unlink(id);
+            self.slot_mut(id).state = ChunkState::Filling;
+            self.filling += 1;
+        }
+    }
+
+    /// A Filling chunk becomes Present with its first `present` bytes, the youngest of all.
+    pub(crate) fn finish_fill(&mut self, id: SlotId, present: u64) {
+        if self.slot(id).state != ChunkState::Filling {
+            return; // only with a second filler, which is a mutant
+        }
+        self.last_generation += 1;
+        let generation = Generation(self.last_generation);
+        let whole = present == self.geometry.chunk.bytes();
+        let slot = self.slot_mut(id);
+        slot.state = ChunkState::Present;
+        slot.generation = generation;
+        slot.present = present;
+        self.filling -= 1;
+        if whole {
+            self.counters.chunks_populated += 1;
+        }
+        self.link_newest(id);
+    }
+
+    /// Makes a chunk the youngest although nobody allocated it: a mutant's work.
+    pub(crate) fn renew(&mut self, chunk: ChunkIndex) {
+        if let Some(&id) = self.by_chunk.get(&chunk)
+            && self.slot(id).state == ChunkState::Present
+        {
+            self.unlink(id);
+            self.link_newest(id);
+        }
+    }
+
+    /// Claims up to `most` Present chunks in order of allocation, beginning at `from` (the oldest if
+    /// `None`), for the one reclaimer there is. `pinned(chunk, hint)` may cheaply rule one out.
+    /// Returns where to go on; `None` at the end.
+    pub(crate) fn claim(
+        &mut self,
+        from: Option<SlotId>,
+        most: usize,
+        claimed: &mut Vec<Claimed>,
+        mut pinned: impl FnMut(ChunkIndex, u32) -> bool,
+    ) -> Option<SlotId> {
+        let mut at = from.unwrap_or(self.oldest);
+        while at != NIL && claimed.len() < most {
+            let slot = self.slot(at);
+            let (chunk, newer) = (slot.chunk, slot.newer);
+            if slot.state == ChunkState::Present {
+                if pinned(chunk, slot.hint) {
+                    self.counters.passed_over += 1;
+                } else {
+                    let present = slot.present;
+                    self.slot_mut(at).state = ChunkState::Frozen;
+                    claimed.push(Claimed {
+                        slot: at,
+                        chunk,
+                        present,
+                    });
+                }
+            }
+            at = newer;
+        }
+        (at != NIL).then_some(at)
+    }
+
+    /// A claimed chunk goes back to Present: descriptor `hint` of it is referenced. Its place was kept.
+    pub(crate) fn unclaim(&mut self, id: SlotId, hint: u32) {
+        let slot = self.slot_mut(id);
+        slot.state = ChunkState::Present;
+        slot.hint = hint;
+        self.counters.passed_over += 1;
+    }
+
+    /// Claimed chunks whose descriptors are all frozen become Unmapped: out of the order, into limbo.
+    pub(crate) fn condemn(&mut self, frozen: &[Claimed]) -> Condemned {
+        let mut slots = Vec::with_capacity(frozen.len());
+        let mut chunks = Vec::with_capacity(frozen.len());
+        for claimed in frozen {
+            self.unlink(claimed.slot);
+            self.slot_mut(claimed.slot).state = ChunkState::Unmapped;
+            self.counters.live_bytes -= self.geometry.chunk.bytes();
+            self.counters.limbo_bytes += self.geometry.chunk.bytes();
+            slots.push(claimed.slot);
+            chunks.push(claimed.chunk);
+        }
+        chunks.sort_unstable();
+        let mut ranges: Vec<WindowRange> = Vec::with_capacity(chunks.len());
+        for of_group in
+            chunks.chunk_by(|a, b| self.geometry.group_of(*a) == self.geometry.group_of(*b))
+        {
+            let index = self.geometry.group_of(of_group[0]);
+            if let Some(group) = self.groups.get_mut(&index)
+                && group.chunks as usize == of_group.len()
+                && self.frees_leaf_tables
+            {
+                group.closing = true;
+                append(
+                    &mut ranges,
+                    range(index.0 * LEAF_TABLE_SPAN, LEAF_TABLE_SPAN),
+                );
+            } else {
+                for chunk in of_group {
+                    append(&mut ranges, self.geometry.chunk_range(*chunk));
+                }
+            }
+        }
+        let condemned = Condemned { slots, ranges };
+        if Mutant::FreedBeforeFlush.active() {
+            self.remove(&condemned.slots);
+        }
+        condemned
+    }
+
+    /// Chunks whose flush is proved are absent again, and their bytes free.
+    pub(crate) fn bury(&mut self, flushed: Flushed<Condemned>) {
+        let condemned = flushed.into_inner();
+        self.counters.chunks_reclaimed += condemned.chunks();
+        if !Mutant::FreedBeforeFlush.active() {
+            self.remove(&condemned.slots);
+        }
+    }
+
+    /// Chunks whose flush cannot be proved stay in limbo for good.
+    pub(crate) fn quarantine(&mut self, frozen: &[Claimed]) {
+        self.counters.flush_failures += 1;
+        for claimed in frozen {
+            self.slot_mut(claimed.slot).state = ChunkState::Quarantined;
+        }
+    }
+
+    fn remove(&mut self, slots: &[SlotId]) {
+        for &id in slots {
+            let chunk = self.slot(id).chunk;
+            self.by_chunk.remove(&chunk);
+            self.counters.limbo_bytes -= self.geometry.chunk.bytes();
+            let index = self.geometry.group_of(chunk);
+            if let Some(group) = self.groups.get_mut(&index) {
+                group.chunks -= 1;
+                if group.chunks == 0 && self.frees_leaf_tables {
+                    self.groups.remove(&index);
+                    self.counters.page_table_bytes -= LEAF_TABLE_BYTES;
+                }
+            }
+            let free = self.free;
+            self.slot_mut(id).newer = free;
+            self.free = id;
+        }
+    }
+
+    fn link_newest(&mut self, id: SlotId) {
+        let older = self.newest;
+        let slot = self.slot_mut(id);
+        slot.older = older;
+        slot.newer = NIL;
+        if older == NIL {
+            self.oldest = id;
+        } else {
+            self.slot_mut(older).newer = id;
+        }
+        self.newest = id;
+    }
+
+    fn unlink(&mut self, id: SlotId) {
+        let (older, newer) = (self.slot(id).older, self.slot(id).newer);
+        if older == NIL {
+            self.oldest = newer;
+        } else {
+            self.slot_mut(older).newer = newer;
+        }
+        if newer == NIL {
+            self.newest = older;
+        } else {
+            self.slot_mut(newer).older = older;
+        }
+        let slot = self.slot_mut(id);
+        slot.older = NIL;
+        slot.newer = NIL;
+    }
+
+    /// Settled chunks, oldest allocation first.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (ChunkIndex, u64, ChunkInfo)> {
+        core::iter::successors((self.oldest != NIL).then_some(self.oldest), |id| {
+            let newer = self.slot(*id).newer;
+            (newer != NIL).then_some(newer)
+        })
+        .filter_map(|id| {
+            let slot = self.slot(id);
+            let first = self.geometry.pfn(self.geometry.first_of(slot.chunk))?;
+            let info = ChunkInfo {
+                first,
+                state: slot.state,
+                generation: slot.generation,
+            };
+            Some((slot.chunk, slot.present, info))
+        })
+    }
+
+    /// The chunk, unless it is absent.
+    pub(crate) fn info(&self, chunk: ChunkIndex) -> Option<ChunkInfo> {
+        let slot = self.slot(*self.by_chunk.get(&chunk)?);
+        Some(ChunkInfo {
+            first: self.geometry.pfn(self.geometry.first_of(chunk))?,
+            state: slot.state,
+            generation: slot.generation,
+        })
+    }
+
+    /// Checks every invariant that can be checked by looking.
+    ///
+    /// # Errors
+    ///
+    /// Says which one does not hold.
+    pub(crate) fn self_check(&self) -> Result<(), &'static str> {
+        let chunk = self.geometry.chunk.bytes();
+        let mut linked = 0;
+        let mut at = self.oldest;
+        let mut older = NIL;
+        while at != NIL {
+            let slot = self.slot(at);
+            if slot.older != older {
+                return Err("order list: back link");
+            }
+            if !matches!(slot.state, ChunkState::Present | ChunkState::Frozen) {
+                return Err("order list: a chunk that is neither Present nor Frozen");
+            }
+            if older != NIL && self.slot(older).generation >= slot.generation {
+                return Err("order list: not in order of allocation");
+            }
+            linked += 1;
+            if linked > self.slots.len() {
+                return Err("order list: cycle");
+            }
+            older = at;
+            at = slot.newer;
+        }
+        if self.newest != older {
+            return Err("order list: tail");
+        }
+        let (mut live, mut limbo, mut filling, mut listed) = (0, 0, 0, 0);
+        for (index, id) in &self.by_chunk {
+            let slot = self.slot(*id);
+            if slot.chunk != *index {
+                return Err("chunk map: slot of another chunk");
+            }
+            match slot.state {
+                ChunkState::Filling => {
+                    live += chunk;
+                    filling += 1;
+                }
+                ChunkState::Present | ChunkState::Frozen => {
+                    live += chunk;
+                    listed += 1;
+                }
+                ChunkState::Unmapped | ChunkState::Quarantined => limbo += chunk,
+            }
+        }
+        if listed != linked {
+            return Err("order list: not all settled chunks");
+        }
+        if filling != self.filling {
+            return Err("count of chunks being filled");
+        }
+        if (live, limbo) != (self.counters.live_bytes, self.counters.limbo_bytes) {
+            return Err("live or limbo bytes");
+        }
+        for (index, group) in &self.groups {
+            let chunks = self
+                .by_chunk
+                .keys()
+                .filter(|chunk| self.geometry.group_of(**chunk) == *index)
+                .count();
+            if chunks != group.chunks as usize {
+                return Err("group: count of chunks");
+            }
+            if chunks == 0 && self.frees_leaf_tables {
+                return Err("group: empty");
+            }
+        }
+        if self.groups.len() as u64 * LEAF_TABLE_BYTES != self.counters.page_table_bytes {
+            return Err("page-table bytes");
+        }
+        Ok(())
+    }
+}
+
+/// Adds `next`, which lies behind all of `ranges`, joining it to the last one where they touch.
+fn append(ranges: &mut Vec<WindowRange>, next: WindowRange) {
+    if let Some(last) = ranges.last_mut()
+        && last.end() == next.start()
+    {
+        *last = range(last.start().get(), last.len() + next.len());
+    } else {
+        ranges.push(next);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,139 @@
+//! The other way: every descriptor present from the start, as Linux does it. What the lazy memmap is
+//! compared with.
+
+use core::fmt;
+
+use pageless_fault::host::{HostWindow, HostWord};
+use pageless_fault::{ReserveError, Window, Word};
+use pageless_pfn::{PagedPfn, PfnRange};
+
+use crate::geometry::{ChunkSize, Geometry};
+use crate::memmap::{AttachError, TryGetError};
+use crate::page::{MemmapId, Pinned};
+use crate::refcount::{self, Got};
+
+/// A fully populated memmap: the same descriptors and the same references, no faults, no budget.
+#[derive(Debug)]
+pub struct EagerMemmap {
+    window: HostWindow,
+    geometry: Geometry,
+    id: MemmapId,
+}
+
+impl EagerMemmap {
+    /// Populates descriptors for all of `pfns`: 64 bytes each, on huge pages where the kernel has them.
+    /// Takes time and memory in proportion.
+    ///
+    /// # Errors
+    ///
+    /// See [`AttachError`].
+    pub fn attach(pfns: PfnRange) -> Result<Self, AttachError> {
+        if pfns.is_empty() {
+            return Err(AttachError::EmptyRange);
+        }
+        let too_many = AttachError::TooManyFrames {
+            frames: pfns.count().get(),
+        };
+        let geometry = Geometry::new(pfns, ChunkSize::MAX).ok_or(too_many)?;
+        let window = HostWindow::reserve_populated(geometry.window)
+            .map_err(|error: ReserveError| AttachError::Window(error))?;
+        Ok(EagerMemmap {
+            window,
+            geometry,
+            id: MemmapId::next(),
+        })
+    }
+
+    /// Takes a reference to the descriptor of `pfn`.
+    ///
+    /// # Errors
+    ///
+    /// [`TryGetError::NotCovered`] or [`TryGetError::Overflow`].
+    #[inline]
+    pub fn get(&self, pfn: PagedPfn) -> Result<EagerPageRef<'_>, TryGetError> {
+        let found = self.geometry.pfns.index_of(pfn.pfn()).and_then(|index| {
+            let word = self.window.word(self.geometry.offset(index))?;
+            Some((index, word))
+        });
+        let Some((index, word)) = found else {
+            return Err(TryGetError::NotCovered {
+                pfn: pfn.pfn(),
+                first: self.geometry.pfns.start(),
+                count: self.geometry.pfns.count().get(),
+            });
+        };
+        match refcount::get(word) {
+            Got::Reference => Ok(EagerPageRef {
+                word,
+                index,
+                id: self.id,
+            }),
+            Got::Overflow => Err(TryGetError::Overflow { pfn: pfn.pfn() }),
+            Got::Frozen | Got::Fault(_) => Err(TryGetError::Foreign),
+        }
+    }
+
+    /// Gives back a reference that [`EagerPageRef::into_pinned`] kept.
+    ///
+    /// # Panics
+    ///
+    /// The reference was taken from another memmap.
+    #[inline]
+    pub fn unpin(&self, pinned: Pinned) {
+        assert_eq!(
+            pinned.memmap, self.id,
+            "a page pinned through another memmap"
+        );
+        if let Some(word) = self.window.word(self.geometry.offset(pinned.index)) {
+            word.release(1);
+        }
+    }
+
+    /// Bytes of descriptors, all of them in memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.window.reserved_bytes()
+    }
+}
+
+/// A reference to a descriptor of an [`EagerMemmap`]. Dropping it gives it back.
+pub struct EagerPageRef<'m> {
+    word: HostWord<'m>,
+    index: u64,
+    id: MemmapId,
+}
+
+impl EagerPageRef<'_> {
+    /// Keeps the reference without the borrow, to be given back by [`EagerMemmap::unpin`].
+    #[must_use]
+    pub fn into_pinned(self) -> Pinned {
+        let pinned = Pinned {
+            memmap: self.id,
+            index: self.index,
+        };
+        core::mem::forget(self);
+        pinned
+    }
+
+    /// References held now.
+    #[must_use]
+    pub fn references(&self) -> u32 {
+        refcount::references(self.word)
+    }
+}
+
+impl Drop for EagerPageRef<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.word.release(1);
+    }
+}
+
+impl fmt::Debug for EagerPageRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EagerPageRef")
+            .field("index", &self.index)
+            .field("references", &self.references())
+            .finish()
+    }
+}

@@ -1,0 +1,310 @@
+//! The fault path: what happens when a lookup finds no memory, or a frozen descriptor.
+
+use pageless_fault::sync::MutexGuard;
+use pageless_fault::{FaultReason, MaySleep, PopulateError, Window};
+
+use crate::directory::{Admission, Directory, SlotId};
+use crate::geometry::{ChunkIndex, range};
+use crate::memmap::{Attachment, Books, GetError, Memmap, TryGetError};
+use crate::page::PageRef;
+use crate::refcount::{self, Got};
+
+/// How far one lookup has come.
+#[derive(Debug, Default)]
+struct Attempt {
+    /// Turns spent waiting for others.
+    turn: u32,
+    /// Whether this lookup has done its share of reclaim above the watermark.
+    watermark_seen: bool,
+}
+
+/// What the fault path made of a fault.
+enum Outcome {
+    /// The filler took its own reference while the chunk was still nobody else's to reclaim: however
+    /// small the budget, whoever fills gets what it came for.
+    Reference,
+    /// Something changed: run the instruction again.
+    Again,
+}
+
+impl<W: Window> Memmap<W> {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn get_slow<'m>(
+        &'m self,
+        ctx: &MaySleep,
+        index: u64,
+        word: W::Word<'m>,
+        first: Got,
+    ) -> Result<PageRef<'m, W>, GetError> {
+        let chunk = self.geometry.chunk_of(index);
+        if first == Got::Fault(FaultReason::NotPresent) {
+            self.books.lock().directory.counters.faults += 1;
+        }
+        let mut got = first;
+        let mut attempt = Attempt::default();
+        loop {
+            match got {
+                Got::Reference => return Ok(PageRef::new(self, word, index)),
+                Got::Overflow => {
+                    return Err(GetError::Overflow {
+                        pfn: self.pfn(index),
+                    });
+                }
+                Got::Fault(FaultReason::NotMapped) => return Err(GetError::Foreign),
+                Got::Frozen => self.await_reclaim(chunk, &mut attempt)?,
+                Got::Fault(FaultReason::NotPresent) => {
+                    match self.fault_in(ctx, index, word, &mut attempt)? {
+                        Outcome::Reference => return Ok(PageRef::new(self, word, index)),
+                        Outcome::Again => {}
+                    }
+                }
+            }
+            got = refcount::get(word);
+        }
+    }
+
+    /// Waits while reclaim owns `chunk`.
+    fn await_reclaim(&self, chunk: ChunkIndex, attempt: &mut Attempt) -> Result<(), GetError> {
+        loop {
+            let books = self.books.lock();
+            match books.directory.admission(chunk) {
+                Admission::Busy => {
+                    if books.attachment != Attachment::Attached {
+                        return Err(GetError::Detached);
+                    }
+                    self.wait(books, attempt);
+                }
+                Admission::Quarantined => {
+                    return Err(GetError::Quarantined {
+                        pfn: self.pfn(self.geometry.first_of(chunk)),
+                    });
+                }
+                Admission::Absent { .. } | Admission::Short { .. } | Admission::Present => {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// One turn of waiting for whoever is at work on a chunk.
+    fn wait(&self, mut books: MutexGuard<'_, Books<W>>, attempt: &mut Attempt) {
+        books.directory.counters.waits += u64::from(attempt.turn == 0);
+        drop(books);
+        self.window.relax(attempt.turn);
+        attempt.turn = attempt.turn.saturating_add(1);
+    }
+
+    /// One attempt to make the chunk of descriptor `index` present.
+    fn fault_in(
+        &self,
+        ctx: &MaySleep,
+        index: u64,
+        word: W::Word<'_>,
+        attempt: &mut Attempt,
+    ) -> Result<Outcome, GetError> {
+        let chunk = self.geometry.chunk_of(index);
+        let mut books = self.books.lock();
+        if books.attachment != Attachment::Attached {
+            return Err(GetError::Detached);
+        }
+        if self.window.is_foreign() {
+            return Err(GetError::Foreign);
+        }
+        let (slot, present) = match books.directory.admission(chunk) {
+            Admission::Present => return Ok(Outcome::Again),
+            Admission::Busy => {
+                self.wait(books, attempt);
+                return Ok(Outcome::Again);
+            }
+            Admission::Quarantined => {
+                return Err(GetError::Quarantined {
+                    pfn: self.pfn(index),
+                });
+            }
+            Admission::Short { slot, present } => {
+                books.directory.resume_fill(slot);
+                (slot, present)
+            }
+            Admission::Absent { cost } => {
+                let after = books.directory.charged().saturating_add(cost);
+                if after > self.budget.bytes() {
+                    drop(books);
+                    self.make_room(ctx, cost, attempt.turn)?;
+                    attempt.turn = attempt.turn.saturating_add(1);
+                    return Ok(Outcome::Again);
+                }
+                if after > self.budget.high() && !attempt.watermark_seen {
+                    // Once for each lookup: above the watermark there may be nothing to be had.
+                    attempt.watermark_seen = true;
+                    if !books.wake_background() {
+                        drop(books);
+                        self.reclaim_above_watermark(ctx)?;
+                        return Ok(Outcome::Again);
+                    }
+                }
+                books.directory.make_room();
+                (books.directory.begin_fill(chunk), 0)
+            }
+        };
+        drop(books);
+
+        let filled = self.populate(ctx, chunk, present);
+        let got = match filled {
+            Ok(()) => refcount::get(word),
+            Err(_) => Got::Frozen,
+        };
+        let mut books = self.books.lock();
+        let whole = self.geometry.chunk.bytes();
+        finish(&mut books.directory, slot, present, whole, filled);
+        drop(books);
+        filled?;
+        if self.reserve_chunks > 0 {
+            // Best effort: a short reserve is no reason to fail this lookup.
+            let _ = self.refill_reserve(ctx);
+        }
+        match got {
+            Got::Reference => Ok(Outcome::Reference),
+            // Neither can be on a chunk that nobody else may reclaim yet; look again.
+            _ => Ok(Outcome::Again),
+        }
+    }
+
+    fn populate(
+        &self,
+        ctx: &MaySleep,
+        chunk: ChunkIndex,
+        present: u64,
+    ) -> Result<(), PopulateError> {
+        let start = self.geometry.chunk_start(chunk) + present;
+        let rest = range(start, self.geometry.chunk.bytes() - present);
+        self.window.populate(rest, ctx)
+    }
+
+    /// Tops the reserve up to its size, as far as the budget has room.
+    pub(crate) fn refill_reserve(&self, ctx: &MaySleep) -> Result<(), PopulateError> {
+        let bytes = self.geometry.chunk.bytes();
+        loop {
+            let mut books = self.books.lock();
+            let short = books.reserve.len() < self.reserve_chunks
+                && books.attachment == Attachment::Attached
+                && books.directory.charged().saturating_add(bytes) <= self.budget.bytes();
+            if !short {
+                return Ok(());
+            }
+            // The books have room for what the reserve will bring in without allocating.
+            books.directory.make_room();
+            books.directory.counters.reserve_bytes += bytes;
+            books.directory.counters.raise_peaks();
+            drop(books);
+            let filled = self.window.prefill(bytes, ctx);
+            let mut books = self.books.lock();
+            match filled {
+                Ok(prefilled) if books.reserve.len() < self.reserve_chunks => {
+                    books.reserve.push(prefilled);
+                }
+                Ok(_) => {
+                    books.directory.counters.reserve_bytes -= bytes;
+                    return Ok(());
+                }
+                Err(error) => {
+                    books.directory.counters.reserve_bytes -= bytes;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The rest of a lookup that must not sleep.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn try_get_slow<'m>(
+        &'m self,
+        index: u64,
+        word: W::Word<'m>,
+        got: Got,
+    ) -> Result<PageRef<'m, W>, TryGetError> {
+        let pfn = self.pfn(index);
+        match got {
+            Got::Reference => Ok(PageRef::new(self, word, index)),
+            Got::Overflow => Err(TryGetError::Overflow { pfn }),
+            Got::Frozen => Err(TryGetError::WouldBlock { pfn }),
+            Got::Fault(FaultReason::NotMapped) => Err(TryGetError::Foreign),
+            Got::Fault(FaultReason::NotPresent) => self.fault_in_from_reserve(index, word),
+        }
+    }
+
+    /// Fills from the reserve: no allocation, and no waiting for a lock. Whoever holds the books may be
+    /// the very code that we interrupted.
+    fn fault_in_from_reserve<'m>(
+        &'m self,
+        index: u64,
+        word: W::Word<'m>,
+    ) -> Result<PageRef<'m, W>, TryGetError> {
+        let pfn = self.pfn(index);
+        let would_block = Err(TryGetError::WouldBlock { pfn });
+        if self.reserve_chunks == 0 {
+            return would_block;
+        }
+        let chunk = self.geometry.chunk_of(index);
+        let Some(mut books) = self.books.try_lock() else {
+            return would_block;
+        };
+        let books = &mut *books;
+        if books.attachment != Attachment::Attached {
+            return Err(TryGetError::Detached);
+        }
+        if self.window.is_foreign() {
+            return Err(TryGetError::Foreign);
+        }
+        match books.directory.admission(chunk) {
+            Admission::Absent { .. } if books.directory.has_room() => {}
+            // It came while we were on our way.
+            Admission::Present => {
+                return match refcount::get(word) {
+                    Got::Reference => Ok(PageRef::new(self, word, index)),
+                    _ => would_block,
+                };
+            }
+            _ => return would_block,
+        }
+        let Some(prefilled) = books.reserve.pop() else {
+            books.directory.counters.reserve_misses += 1;
+            return would_block;
+        };
+        let bytes = self.geometry.chunk.bytes();
+        books.directory.counters.reserve_bytes -= bytes;
+        let slot = books.directory.begin_fill(chunk);
+        let filled = self
+            .window
+            .populate_from(self.geometry.chunk_range(chunk), prefilled);
+        let got = match filled {
+            Ok(()) => refcount::get(word),
+            Err(_) => Got::Frozen,
+        };
+        finish(&mut books.directory, slot, 0, bytes, filled);
+        match got {
+            Got::Reference => {
+                books.directory.counters.reserve_hits += 1;
+                Ok(PageRef::new(self, word, index))
+            }
+            _ => would_block,
+        }
+    }
+}
+
+/// Publishes a fill that began at `present` of `whole` bytes. A short one is published as such: what
+/// it did bring in may already be referenced, and reclaim knows how to deal with that.
+fn finish(
+    directory: &mut Directory,
+    slot: SlotId,
+    present: u64,
+    whole: u64,
+    filled: Result<(), PopulateError>,
+) {
+    let present = match filled {
+        Ok(()) => whole,
+        Err(error) => present + error.done,
+    };
+    directory.finish_fill(slot, present);
+}
