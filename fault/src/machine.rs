@@ -26,8 +26,8 @@ pub trait Machine {
 /// Dropping a window gives the address space back; its owner sees to it that no [`Word`] of it
 /// is in use (they borrow the window).
 pub trait Window: Send + Sync {
-    /// A place for a 32-bit atomic in this window.
-    type Word<'w>: Word
+    /// All words of this window, by value.
+    type Words<'w>: Words
     where
         Self: 'w;
     /// What identifies a shootdown under way.
@@ -35,8 +35,14 @@ pub trait Window: Send + Sync {
     /// Zeroed memory set aside for [`populate_from`](Window::populate_from).
     type Prefilled: Send;
 
+    /// All words of this window.
+    fn words(&self) -> Self::Words<'_>;
+
     /// The word at `at`; `None` if it does not lie in the window or is not 4-byte aligned.
-    fn word(&self, at: WindowOffset) -> Option<Self::Word<'_>>;
+    #[inline]
+    fn word(&self, at: WindowOffset) -> Option<WordOf<'_, Self>> {
+        self.words().word(at)
+    }
 
     /// Makes `range` present and zero. The caller sees to it that it is absent and that nobody
     /// else populates or unmaps it meanwhile. Establishing translations needs no shootdown.
@@ -109,6 +115,19 @@ pub trait Window: Send + Sync {
     fn relax(&self, turn: u32);
 }
 
+/// The word type of a window.
+pub type WordOf<'w, W> = <<W as Window>::Words<'w> as Words>::Word;
+
+/// All words of a window, as a value that a loop can keep in registers: a locked instruction holds up
+/// every load behind it, and with the window's address among those loads, the next lookup as well.
+pub trait Words: Copy {
+    /// A place for a 32-bit atomic.
+    type Word: Word;
+
+    /// The word at `at`; `None` if it does not lie in the window or is not 4-byte aligned.
+    fn word(self, at: WindowOffset) -> Option<Self::Word>;
+}
+
 /// A 32-bit atomic in a window.
 ///
 /// [`fetch_add`](Word::fetch_add) is the one access that may be made without knowing that memory is
@@ -118,8 +137,8 @@ pub trait Word: Copy {
     /// Adds `n` and returns the old value, with Acquire, in one instruction; or has no effect.
     fn fetch_add(self, n: u32) -> Fetched;
 
-    /// Subtracts `n` with Release. Without effect in a process that does not have the window.
-    fn release(self, n: u32);
+    /// Subtracts 1 with Release. Without effect in a process that does not have the window.
+    fn release(self);
 
     /// Replaces `current` by `new`: Acquire on success, Relaxed on failure.
     ///

@@ -1,8 +1,8 @@
 //! The background reclaimer: a thread that keeps what is held between the watermarks, so that those who
 //! fault need not.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use pageless_fault::{MaySleep, Window};

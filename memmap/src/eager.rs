@@ -85,7 +85,7 @@ impl EagerMemmap {
             "a page pinned through another memmap"
         );
         if let Some(word) = self.window.word(self.geometry.offset(pinned.index)) {
-            word.release(1);
+            word.release();
         }
     }
 
@@ -105,7 +105,6 @@ pub struct EagerPageRef<'m> {
 
 impl EagerPageRef<'_> {
     /// Keeps the reference without the borrow, to be given back by [`EagerMemmap::unpin`].
-    #[must_use]
     pub fn into_pinned(self) -> Pinned {
         let pinned = Pinned {
             memmap: self.id,
@@ -125,7 +124,7 @@ impl EagerPageRef<'_> {
 impl Drop for EagerPageRef<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.word.release(1);
+        self.word.release();
     }
 }
 

@@ -112,6 +112,7 @@ impl Geometry {
 
     /// The window offset of the descriptor with this index.
     #[inline]
+    #[expect(clippy::unused_self, reason = "the layout is the geometry's business")]
     pub(crate) fn offset(&self, index: u64) -> WindowOffset {
         // Cannot overflow: `index` is below the count that `new` multiplied.
         WindowOffset::new(index * DESCRIPTOR_BYTES)

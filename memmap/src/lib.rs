@@ -94,7 +94,7 @@ pub use directory::{ChunkInfo, ChunkState, Generation};
 ))]
 pub use eager::{EagerMemmap, EagerPageRef};
 pub use geometry::{ChunkSize, ChunkSizeError, DESCRIPTOR_BYTES, eager_bytes};
-pub use memmap::{AttachError, Config, GetError, Memmap, TryGetError};
+pub use memmap::{AttachError, Config, GetError, Lookup, Memmap, TryGetError};
 pub use page::{Owner, PageRef, Pinned};
 pub use reclaim::{RECLAIM_BATCH, ReclaimError, Reclaimed};
 pub use refcount::{FROZEN, MAX_REFERENCES};

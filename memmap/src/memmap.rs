@@ -5,7 +5,9 @@ use core::fmt;
 
 use pageless_fault::mutant::Mutant;
 use pageless_fault::sync::Mutex;
-use pageless_fault::{Machine, MaySleep, PopulateError, ReserveError, UnmapError, Window};
+use pageless_fault::{
+    Machine, MaySleep, PopulateError, ReserveError, UnmapError, Window, WordOf, Words,
+};
 use pageless_pfn::{PagedPfn, Pfn, PfnRange};
 
 use crate::budget::{Budget, BudgetError};
@@ -251,25 +253,27 @@ impl<W: Window> Memmap<W> {
         Ok(memmap)
     }
 
+    /// The memmap's lookup, as a value to keep in a loop.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self) -> Lookup<'_, W> {
+        Lookup {
+            memmap: self,
+            pfns: self.geometry.pfns,
+            words: self.window.words(),
+        }
+    }
+
     /// Takes a reference to the descriptor of `pfn`, making it present if need be. A present
-    /// descriptor costs one locked instruction, no lock and no epoch.
+    /// descriptor costs one locked instruction, no lock and no epoch. Many lookups in a row are
+    /// cheaper through [`lookup`](Self::lookup).
     ///
     /// # Errors
     ///
     /// See [`GetError`].
     #[inline]
     pub fn get(&self, ctx: &MaySleep, pfn: PagedPfn) -> Result<PageRef<'_, W>, GetError> {
-        let Some((index, word)) = self.locate(pfn.pfn()) else {
-            return Err(self.get_not_covered(pfn.pfn()));
-        };
-        if Mutant::LruInsteadOfLra.active() {
-            let chunk = self.geometry.chunk_of(index);
-            self.books.lock().directory.renew(chunk);
-        }
-        match refcount::get(word) {
-            Got::Reference => Ok(PageRef::new(self, word, index)),
-            other => self.get_slow(ctx, index, word, other),
-        }
+        self.lookup().get(ctx, pfn)
     }
 
     /// Takes a reference if the descriptor is in memory now. Neither sleeps, nor fills, nor allocates:
@@ -281,13 +285,7 @@ impl<W: Window> Memmap<W> {
     /// See [`TryGetError`].
     #[inline]
     pub fn try_get(&self, pfn: PagedPfn) -> Result<PageRef<'_, W>, TryGetError> {
-        let Some((index, word)) = self.locate(pfn.pfn()) else {
-            return Err(self.try_get_not_covered(pfn.pfn()));
-        };
-        match refcount::get(word) {
-            Got::Reference => Ok(PageRef::new(self, word, index)),
-            other => self.try_get_slow(index, word, other),
-        }
+        self.lookup().try_get(pfn)
     }
 
     /// [`try_get`](Self::try_get) for a descriptor that is known to be covered.
@@ -315,12 +313,6 @@ impl<W: Window> Memmap<W> {
         if let Some(word) = self.window.word(self.geometry.offset(pinned.index)) {
             drop(PageRef::new(self, word, pinned.index));
         }
-    }
-
-    #[inline]
-    fn locate(&self, pfn: Pfn) -> Option<(u64, W::Word<'_>)> {
-        let index = self.geometry.pfns.index_of(pfn)?;
-        Some((index, self.window.word(self.geometry.offset(index))?))
     }
 
     #[cold]
@@ -416,6 +408,71 @@ impl<W: Window> Memmap<W> {
     /// Names the invariant that does not hold.
     pub fn self_check(&self) -> Result<(), &'static str> {
         self.books.lock().directory.self_check()
+    }
+}
+
+/// What a lookup needs, by value: where the descriptors are, and whom to ask when one is not there.
+pub struct Lookup<'m, W: Window> {
+    memmap: &'m Memmap<W>,
+    pfns: PfnRange,
+    words: W::Words<'m>,
+}
+
+impl<'m, W: Window> Lookup<'m, W> {
+    /// [`Memmap::get`].
+    ///
+    /// # Errors
+    ///
+    /// See [`GetError`].
+    #[inline]
+    pub fn get(&self, ctx: &MaySleep, pfn: PagedPfn) -> Result<PageRef<'m, W>, GetError> {
+        let Some((index, word)) = self.locate(pfn.pfn()) else {
+            return Err(self.memmap.get_not_covered(pfn.pfn()));
+        };
+        if Mutant::LruInsteadOfLra.active() {
+            let chunk = self.memmap.geometry.chunk_of(index);
+            self.memmap.books.lock().directory.renew(chunk);
+        }
+        match refcount::get(word) {
+            Got::Reference => Ok(PageRef::new(self.memmap, word, index)),
+            other => self.memmap.get_slow(ctx, index, word, other),
+        }
+    }
+
+    /// [`Memmap::try_get`].
+    ///
+    /// # Errors
+    ///
+    /// See [`TryGetError`].
+    #[inline]
+    pub fn try_get(&self, pfn: PagedPfn) -> Result<PageRef<'m, W>, TryGetError> {
+        let Some((index, word)) = self.locate(pfn.pfn()) else {
+            return Err(self.memmap.try_get_not_covered(pfn.pfn()));
+        };
+        match refcount::get(word) {
+            Got::Reference => Ok(PageRef::new(self.memmap, word, index)),
+            other => self.memmap.try_get_slow(index, word, other),
+        }
+    }
+
+    #[inline]
+    fn locate(&self, pfn: Pfn) -> Option<(u64, WordOf<'m, W>)> {
+        let index = self.pfns.index_of(pfn)?;
+        Some((index, self.words.word(self.memmap.geometry.offset(index))?))
+    }
+}
+
+impl<W: Window> Clone for Lookup<'_, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<W: Window> Copy for Lookup<'_, W> {}
+
+impl<W: Window> fmt::Debug for Lookup<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lookup").field(self.memmap).finish()
     }
 }
 

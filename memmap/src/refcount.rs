@@ -61,7 +61,7 @@ fn get_failed(word: impl Word, found: Fetched) -> Got {
         Ok(FROZEN..) => Got::Frozen,
         Ok(_) => {
             // Our own increment: nobody froze the word meanwhile, since it was not 0.
-            word.release(1);
+            word.release();
             Got::Overflow
         }
     }

@@ -95,7 +95,7 @@ impl Word for HostWord<'_> {
     }
 
     #[inline]
-    fn release(self, n: u32) {
+    fn release(self) {
         // As for `fetch_add`: give ThreadSanitizer a Release on this word that it can see.
         #[cfg(pageless_tsan)]
         self.atomic().fetch_add(0, Ordering::Release);
@@ -104,7 +104,7 @@ impl Word for HostWord<'_> {
         // is declared as an output.
         unsafe {
             asm!(
-                "2: lock sub dword ptr [{at}], {n:e}",
+                "2: lock dec dword ptr [{at}]",
                 "3:",
                 ".pushsection pageless_extable, \"aR\", @progbits",
                 ".balign 4",
@@ -112,7 +112,6 @@ impl Word for HostWord<'_> {
                 ".long 3b - .",
                 ".popsection",
                 at = in(reg) self.at.as_ptr(),
-                n = in(reg) n,
                 out("rax") _,
                 options(nostack),
             );

@@ -191,7 +191,7 @@ fn report_stray(address: u64, rip: u64) {
         .enumerate()
         .filter(|(_, w)| w.iter().all(|b| *b == b'.'))
         .map(|(at, _)| at);
-    let (first, second) = (fields.next(), fields.last());
+    let (first, second) = (fields.next(), fields.next_back());
     for (at, value) in [(first, address), (second, rip)] {
         let Some(at) = at else { continue };
         for digit in 0..16 {

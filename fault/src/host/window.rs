@@ -1,11 +1,12 @@
 //! A window on the host: a mapping, its userfaultfd, and its place in the handler's table.
 #![expect(unsafe_code, reason = "turns window offsets into addresses")]
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use crate::context::MaySleep;
 use crate::debt::Completion;
-use crate::machine::{PopulateError, ReserveError, UnmapError, Window};
+use crate::machine::{PopulateError, ReserveError, UnmapError, Window, Words};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
 
 use super::exception::HostWord;
@@ -149,6 +150,39 @@ impl HostWindow {
     }
 }
 
+/// All words of a host window.
+///
+/// # Invariants
+///
+/// `base` is where a window of `len` bytes (a multiple of 4096) begins that outlives `'w`.
+#[derive(Debug, Clone, Copy)]
+pub struct HostWords<'w> {
+    base: NonNull<u8>,
+    len: u64,
+    _window: PhantomData<&'w HostWindow>,
+}
+
+// SAFETY: addresses of the process, not of a thread; they only make `HostWord`s, which are `Send`.
+unsafe impl Send for HostWords<'_> {}
+// SAFETY: as above, and all methods take it by value.
+unsafe impl Sync for HostWords<'_> {}
+
+impl<'w> Words for HostWords<'w> {
+    type Word = HostWord<'w>;
+
+    #[inline]
+    fn word(self, at: WindowOffset) -> Option<HostWord<'w>> {
+        let offset = at.get();
+        if offset >= self.len || !offset.is_multiple_of(4) {
+            return None;
+        }
+        // SAFETY: `offset` is below the mapping's length, so the sum stays inside it (one allocation);
+        // it is 4-byte aligned because base and offset are, and the length is a multiple of 4. The word
+        // borrows the window, which keeps the mapping.
+        Some(unsafe { HostWord::new(self.base.add(offset as usize).cast()) })
+    }
+}
+
 fn populate_error(range: WindowRange, error: FillError) -> PopulateError {
     PopulateError {
         start: range.start().get(),
@@ -159,21 +193,17 @@ fn populate_error(range: WindowRange, error: FillError) -> PopulateError {
 }
 
 impl Window for HostWindow {
-    type Word<'w> = HostWord<'w>;
+    type Words<'w> = HostWords<'w>;
     type Ticket = HostTicket;
     type Prefilled = HostPrefilled;
 
     #[inline]
-    fn word(&self, at: WindowOffset) -> Option<HostWord<'_>> {
-        let offset = at.get();
-        if offset >= self.mapping.len() as u64 || !offset.is_multiple_of(4) {
-            return None;
+    fn words(&self) -> HostWords<'_> {
+        HostWords {
+            base: self.mapping.base(),
+            len: self.mapping.len() as u64,
+            _window: PhantomData,
         }
-        let base: NonNull<u8> = self.mapping.base();
-        // SAFETY: `offset` is below the mapping's length, so the sum stays inside it (one allocation,
-        // whose length is a multiple of 4096); it is 4-byte aligned because base and offset are. The
-        // word borrows the window, which keeps the mapping.
-        Some(unsafe { HostWord::new(base.add(offset as usize).cast()) })
     }
 
     fn populate(&self, range: WindowRange, _ctx: &MaySleep) -> Result<(), PopulateError> {
