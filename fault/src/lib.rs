@@ -57,5 +57,5 @@ pub mod host;
 pub use access::{FaultReason, Fetched};
 pub use context::{AtomicSection, MaySleep, SpinGuard, SpinLock};
 pub use debt::{Completion, FlushDebt, Flushed};
-pub use machine::{Machine, PopulateError, ReserveError, UnmapError, Window, Word, WordOf, Words};
+pub use machine::{Machine, PopulateError, ReserveError, Table, UnmapError, Window, Word};
 pub use window::{LEAF_TABLE_BYTES, LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};

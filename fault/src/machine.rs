@@ -26,8 +26,12 @@ pub trait Machine {
 /// Dropping a window gives the address space back; its owner sees to it that no [`Word`] of it
 /// is in use (they borrow the window).
 pub trait Window: Send + Sync {
-    /// All words of this window, by value.
-    type Words<'w>: Words
+    /// A word of this window.
+    type Word<'w>: Word
+    where
+        Self: 'w;
+    /// Words of this window `STRIDE` bytes apart, by value.
+    type Table<'w, const STRIDE: u64>: Table<Word = Self::Word<'w>>
     where
         Self: 'w;
     /// What identifies a shootdown under way.
@@ -35,14 +39,12 @@ pub trait Window: Send + Sync {
     /// Zeroed memory set aside for [`populate_from`](Window::populate_from).
     type Prefilled: Send;
 
-    /// All words of this window.
-    fn words(&self) -> Self::Words<'_>;
+    /// `count` words, `STRIDE` bytes apart, beginning with the first of the window. `None` unless they
+    /// lie in the window and `STRIDE` is a multiple of 4.
+    fn table<const STRIDE: u64>(&self, count: u64) -> Option<Self::Table<'_, STRIDE>>;
 
     /// The word at `at`; `None` if it does not lie in the window or is not 4-byte aligned.
-    #[inline]
-    fn word(&self, at: WindowOffset) -> Option<WordOf<'_, Self>> {
-        self.words().word(at)
-    }
+    fn word(&self, at: WindowOffset) -> Option<Self::Word<'_>>;
 
     /// Makes `range` present and zero. The caller sees to it that it is absent and that nobody
     /// else populates or unmaps it meanwhile. Establishing translations needs no shootdown.
@@ -115,17 +117,15 @@ pub trait Window: Send + Sync {
     fn relax(&self, turn: u32);
 }
 
-/// The word type of a window.
-pub type WordOf<'w, W> = <<W as Window>::Words<'w> as Words>::Word;
-
-/// All words of a window, as a value that a loop can keep in registers: a locked instruction holds up
-/// every load behind it, and with the window's address among those loads, the next lookup as well.
-pub trait Words: Copy {
+/// Evenly spaced words, as a value that a loop can keep in registers. A locked instruction holds up
+/// every load behind it, so a lookup that has to load the window's address first waits for the last one
+/// to finish; and there is one bounds check, not two.
+pub trait Table: Copy {
     /// A place for a 32-bit atomic.
     type Word: Word;
 
-    /// The word at `at`; `None` if it does not lie in the window or is not 4-byte aligned.
-    fn word(self, at: WindowOffset) -> Option<Self::Word>;
+    /// The `index`-th word; `None` if there are not so many.
+    fn nth(self, index: u64) -> Option<Self::Word>;
 }
 
 /// A 32-bit atomic in a window.

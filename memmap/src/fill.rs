@@ -1,7 +1,7 @@
 //! The fault path: what happens when a lookup finds no memory, or a frozen descriptor.
 
 use pageless_fault::sync::MutexGuard;
-use pageless_fault::{FaultReason, MaySleep, PopulateError, Window, WordOf};
+use pageless_fault::{FaultReason, MaySleep, PopulateError, Window};
 
 use crate::directory::{Admission, Directory, SlotId};
 use crate::geometry::{ChunkIndex, range};
@@ -34,7 +34,7 @@ impl<W: Window> Memmap<W> {
         &'m self,
         ctx: &MaySleep,
         index: u64,
-        word: WordOf<'m, W>,
+        word: W::Word<'m>,
         first: Got,
     ) -> Result<PageRef<'m, W>, GetError> {
         let chunk = self.geometry.chunk_of(index);
@@ -100,7 +100,7 @@ impl<W: Window> Memmap<W> {
         &self,
         ctx: &MaySleep,
         index: u64,
-        word: WordOf<'_, W>,
+        word: W::Word<'_>,
         attempt: &mut Attempt,
     ) -> Result<Outcome, GetError> {
         let chunk = self.geometry.chunk_of(index);
@@ -221,7 +221,7 @@ impl<W: Window> Memmap<W> {
     pub(crate) fn try_get_slow<'m>(
         &'m self,
         index: u64,
-        word: WordOf<'m, W>,
+        word: W::Word<'m>,
         got: Got,
     ) -> Result<PageRef<'m, W>, TryGetError> {
         let pfn = self.pfn(index);
@@ -239,7 +239,7 @@ impl<W: Window> Memmap<W> {
     fn fault_in_from_reserve<'m>(
         &'m self,
         index: u64,
-        word: WordOf<'m, W>,
+        word: W::Word<'m>,
     ) -> Result<PageRef<'m, W>, TryGetError> {
         let pfn = self.pfn(index);
         let would_block = Err(TryGetError::WouldBlock { pfn });

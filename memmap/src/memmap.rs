@@ -5,15 +5,13 @@ use core::fmt;
 
 use pageless_fault::mutant::Mutant;
 use pageless_fault::sync::Mutex;
-use pageless_fault::{
-    Machine, MaySleep, PopulateError, ReserveError, UnmapError, Window, WordOf, Words,
-};
+use pageless_fault::{Machine, MaySleep, PopulateError, ReserveError, Table, UnmapError, Window};
 use pageless_pfn::{PagedPfn, Pfn, PfnRange};
 
 use crate::budget::{Budget, BudgetError};
 use crate::counters::Counters;
 use crate::directory::{ChunkInfo, Directory};
-use crate::geometry::{ChunkSize, Geometry};
+use crate::geometry::{ChunkSize, DESCRIPTOR_BYTES, Geometry};
 use crate::page::{MemmapId, PageRef, Pinned};
 use crate::reclaim::ReclaimError;
 use crate::refcount::{self, Got, MAX_REFERENCES};
@@ -257,10 +255,14 @@ impl<W: Window> Memmap<W> {
     #[inline]
     #[must_use]
     pub fn lookup(&self) -> Lookup<'_, W> {
+        let pfns = self.geometry.pfns;
+        let Some(table) = self.window.table::<DESCRIPTOR_BYTES>(pfns.count().get()) else {
+            unreachable!("descriptors outside their window")
+        };
         Lookup {
             memmap: self,
-            pfns: self.geometry.pfns,
-            words: self.window.words(),
+            first: pfns.start().get(),
+            table,
         }
     }
 
@@ -414,8 +416,10 @@ impl<W: Window> Memmap<W> {
 /// What a lookup needs, by value: where the descriptors are, and whom to ask when one is not there.
 pub struct Lookup<'m, W: Window> {
     memmap: &'m Memmap<W>,
-    pfns: PfnRange,
-    words: W::Words<'m>,
+    /// The first pfn covered.
+    first: u64,
+    /// The state words, one for each pfn covered.
+    table: W::Table<'m, DESCRIPTOR_BYTES>,
 }
 
 impl<'m, W: Window> Lookup<'m, W> {
@@ -456,9 +460,11 @@ impl<'m, W: Window> Lookup<'m, W> {
     }
 
     #[inline]
-    fn locate(&self, pfn: Pfn) -> Option<(u64, WordOf<'m, W>)> {
-        let index = self.pfns.index_of(pfn)?;
-        Some((index, self.words.word(self.memmap.geometry.offset(index))?))
+    fn locate(&self, pfn: Pfn) -> Option<(u64, W::Word<'m>)> {
+        // One comparison for both ends, inside the table: a pfn before the first one wraps to an index
+        // beyond any count.
+        let index = pfn.get().wrapping_sub(self.first);
+        Some((index, self.table.nth(index)?))
     }
 }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use pageless_fault::{Window, WindowOffset, Word, WordOf};
+use pageless_fault::{Window, WindowOffset, Word};
 use pageless_pfn::Pfn;
 
 use crate::geometry::DESCRIPTOR_BYTES;
@@ -33,13 +33,13 @@ pub struct Owner(pub u32);
 /// someone holds a reference: the first holder finds anything there, zero included.
 pub struct PageRef<'m, W: Window> {
     memmap: &'m Memmap<W>,
-    word: WordOf<'m, W>,
+    word: W::Word<'m>,
     index: u64,
 }
 
 impl<'m, W: Window> PageRef<'m, W> {
     #[inline]
-    pub(crate) fn new(memmap: &'m Memmap<W>, word: WordOf<'m, W>, index: u64) -> Self {
+    pub(crate) fn new(memmap: &'m Memmap<W>, word: W::Word<'m>, index: u64) -> Self {
         PageRef {
             memmap,
             word,
@@ -81,7 +81,7 @@ impl<'m, W: Window> PageRef<'m, W> {
         pinned
     }
 
-    fn field(&self, at: u64) -> WordOf<'m, W> {
+    fn field(&self, at: u64) -> W::Word<'m> {
         let offset = WindowOffset::new(self.index * DESCRIPTOR_BYTES + at);
         match self.memmap.window.word(offset) {
             Some(word) => word,

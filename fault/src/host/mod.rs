@@ -30,7 +30,7 @@ mod sys;
 mod window;
 
 pub use exception::HostWord;
-pub use window::{HostPrefilled, HostTicket, HostWindow, HostWords};
+pub use window::{HostPrefilled, HostTable, HostTicket, HostWindow};
 
 use crate::machine::{Machine, ReserveError};
 use crate::window::WindowLen;

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use crate::context::MaySleep;
 use crate::debt::Completion;
-use crate::machine::{PopulateError, ReserveError, UnmapError, Window, Words};
+use crate::machine::{PopulateError, ReserveError, Table, UnmapError, Window};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
 
 use super::exception::HostWord;
@@ -150,36 +150,35 @@ impl HostWindow {
     }
 }
 
-/// All words of a host window.
+/// Evenly spaced words of a host window.
 ///
 /// # Invariants
 ///
-/// `base` is where a window of `len` bytes (a multiple of 4096) begins that outlives `'w`.
+/// `base` is where a window begins that outlives `'w` and is at least `STRIDE * count` bytes long;
+/// `STRIDE` is a positive multiple of 4.
 #[derive(Debug, Clone, Copy)]
-pub struct HostWords<'w> {
+pub struct HostTable<'w, const STRIDE: u64> {
     base: NonNull<u8>,
-    len: u64,
+    count: u64,
     _window: PhantomData<&'w HostWindow>,
 }
 
 // SAFETY: addresses of the process, not of a thread; they only make `HostWord`s, which are `Send`.
-unsafe impl Send for HostWords<'_> {}
+unsafe impl<const STRIDE: u64> Send for HostTable<'_, STRIDE> {}
 // SAFETY: as above, and all methods take it by value.
-unsafe impl Sync for HostWords<'_> {}
+unsafe impl<const STRIDE: u64> Sync for HostTable<'_, STRIDE> {}
 
-impl<'w> Words for HostWords<'w> {
+impl<'w, const STRIDE: u64> Table for HostTable<'w, STRIDE> {
     type Word = HostWord<'w>;
 
     #[inline]
-    fn word(self, at: WindowOffset) -> Option<HostWord<'w>> {
-        let offset = at.get();
-        if offset >= self.len || !offset.is_multiple_of(4) {
+    fn nth(self, index: u64) -> Option<HostWord<'w>> {
+        if index >= self.count {
             return None;
         }
-        // SAFETY: `offset` is below the mapping's length, so the sum stays inside it (one allocation);
-        // it is 4-byte aligned because base and offset are, and the length is a multiple of 4. The word
-        // borrows the window, which keeps the mapping.
-        Some(unsafe { HostWord::new(self.base.add(offset as usize).cast()) })
+        // SAFETY: `index < count`, so by the invariant the sum stays inside the window, without overflow;
+        // it is 4-byte aligned because base and STRIDE are. The word borrows the window.
+        Some(unsafe { HostWord::new(self.base.add((index * STRIDE) as usize).cast()) })
     }
 }
 
@@ -193,17 +192,34 @@ fn populate_error(range: WindowRange, error: FillError) -> PopulateError {
 }
 
 impl Window for HostWindow {
-    type Words<'w> = HostWords<'w>;
+    type Word<'w> = HostWord<'w>;
+    type Table<'w, const STRIDE: u64> = HostTable<'w, STRIDE>;
     type Ticket = HostTicket;
     type Prefilled = HostPrefilled;
 
     #[inline]
-    fn words(&self) -> HostWords<'_> {
-        HostWords {
-            base: self.mapping.base(),
-            len: self.mapping.len() as u64,
-            _window: PhantomData,
+    fn table<const STRIDE: u64>(&self, count: u64) -> Option<HostTable<'_, STRIDE>> {
+        let bytes = STRIDE.checked_mul(count)?;
+        if bytes > self.mapping.len() as u64 || !STRIDE.is_multiple_of(4) || STRIDE == 0 {
+            return None;
         }
+        Some(HostTable {
+            base: self.mapping.base(),
+            count,
+            _window: PhantomData,
+        })
+    }
+
+    #[inline]
+    fn word(&self, at: WindowOffset) -> Option<HostWord<'_>> {
+        let offset = at.get();
+        if offset >= self.mapping.len() as u64 || !offset.is_multiple_of(4) {
+            return None;
+        }
+        // SAFETY: `offset` is below the mapping's length, so the sum stays inside it (one allocation);
+        // it is 4-byte aligned because base and offset are, and the length is a multiple of 4. The word
+        // borrows the window, which keeps the mapping.
+        Some(unsafe { HostWord::new(self.mapping.base().add(offset as usize).cast()) })
     }
 
     fn populate(&self, range: WindowRange, _ctx: &MaySleep) -> Result<(), PopulateError> {
