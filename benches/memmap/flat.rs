@@ -4,6 +4,7 @@ use super::{
     mapping::{Mapping, PAGE, Pages},
     peer::{Line, Peer, Worker},
 };
+use core::arch::asm;
 
 /// One mapping of `pfns` descriptors.
 struct Flat {
@@ -21,23 +22,40 @@ impl Flat {
     }
 
     /// Writes to every page, as an eager memmap would.
-    fn populate(&self) {
-        for pfn in (0..self.pfns).step_by(PAGE / size_of::<Line>()) {
-            self.get_put(pfn);
+    fn populated(pfns: u64, pages: Pages) -> Self {
+        let flat = Self::new(pfns, pages);
+        for pfn in (0..pfns).step_by(PAGE / size_of::<Line>()) {
+            flat.get_put(pfn);
         }
+        flat
     }
 
     #[inline]
-    fn get_put(&self, pfn: u64) {
-        debug_assert!(pfn < self.pfns);
-        let at = self
-            .memory
+    fn at(&self, pfn: u64) -> *mut Line {
+        self.memory
             .start()
             .cast::<Line>()
-            .wrapping_add(pfn as usize);
-        // SAFETY: the pfns of a run are below `pfns`, so `at` is one of the mapping's lines; fresh
-        // zeroes are a valid `Line`, and it is only ever used through shared references.
-        let line = unsafe { &*at };
+            .wrapping_add(pfn as usize)
+    }
+
+    /// As indexing an array of descriptors does it: a pfn that is not covered is found out.
+    #[inline]
+    fn get_put(&self, pfn: u64) {
+        assert!(pfn < self.pfns, "pfn {pfn} of {}", self.pfns);
+        // SAFETY: just checked.
+        unsafe { self.get_put_unchecked(pfn) };
+    }
+
+    /// The same without looking.
+    ///
+    /// # Safety
+    ///
+    /// `pfn` is below `pfns`.
+    #[inline]
+    unsafe fn get_put_unchecked(&self, pfn: u64) {
+        // SAFETY: by the contract it is one of the mapping's lines; fresh zeroes are a valid `Line`,
+        // and it is only ever used through shared references.
+        let line = unsafe { &*self.at(pfn) };
         line.0.get();
         line.0.put();
     }
@@ -50,15 +68,56 @@ impl Peer for Eager {
     const NAME: &'static str = "eager array";
 
     fn sparse(pfns: u64) -> Self {
-        let flat = Flat::new(pfns, Pages::Small);
-        flat.populate();
-        Self(flat)
+        Self(Flat::populated(pfns, Pages::Small))
     }
 
     fn touch(&self, _: impl Iterator<Item = u64>) {}
 
     fn worker(&self) -> impl Worker {
         |pfn| self.0.get_put(pfn)
+    }
+}
+
+/// The same, trusting that every pfn is covered.
+pub(crate) struct EagerUnchecked(Flat);
+
+impl Peer for EagerUnchecked {
+    const NAME: &'static str = "eager array, index unchecked";
+
+    fn sparse(pfns: u64) -> Self {
+        Self(Flat::populated(pfns, Pages::Small))
+    }
+
+    fn touch(&self, _: impl Iterator<Item = u64>) {}
+
+    fn worker(&self) -> impl Worker {
+        // SAFETY: every run is given the number of pfns that its peer was made with.
+        |pfn| unsafe { self.0.get_put_unchecked(pfn) }
+    }
+}
+
+/// The same, announcing the write before the locked instruction: locked instructions wait for each
+/// other, prefetches do not.
+pub(crate) struct EagerPrefetching(Flat);
+
+impl Peer for EagerPrefetching {
+    const NAME: &'static str = "eager array, prefetching";
+
+    fn sparse(pfns: u64) -> Self {
+        Self(Flat::populated(pfns, Pages::Small))
+    }
+
+    fn touch(&self, _: impl Iterator<Item = u64>) {}
+
+    fn worker(&self) -> impl Worker {
+        |pfn| {
+            let at = self.0.at(pfn);
+            // SAFETY: a prefetch has no effect but on the caches, at any address.
+            unsafe {
+                asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+            }
+            self.0.get_put(pfn);
+        }
     }
 }
 
@@ -69,9 +128,7 @@ impl Peer for EagerHuge {
     const NAME: &'static str = "eager array, 2 MiB pages";
 
     fn sparse(pfns: u64) -> Self {
-        let flat = Flat::new(pfns, Pages::Huge);
-        flat.populate();
-        Self(flat)
+        Self(Flat::populated(pfns, Pages::Huge))
     }
 
     fn touch(&self, _: impl Iterator<Item = u64>) {}

@@ -21,6 +21,7 @@ mod sides;
 
 mod flat;
 mod maps;
+mod ours;
 mod peer;
 mod radix;
 mod resident;
@@ -32,15 +33,14 @@ use core::{
     time::Duration,
 };
 use criterion::{Criterion, Throughput};
-use flat::{Eager, EagerHuge, Lazy};
+use flat::{Eager, EagerHuge, EagerPrefetching, EagerUnchecked, Lazy};
 use maps::{Locked, Map, Once, Papaya, SccIndex, SccMap, Sharded};
+use ours::Ours;
 use peer::{Peer, Stream, Worker};
 use radix::{Counted, Epoch};
 use ratios::{Figure, Line, Pairs, Report, Target};
 use resident::Resident;
 use std::{io, thread, time::Instant};
-
-type Ours = Lazy;
 
 const SMALL: u64 = 1 << 20;
 const LARGE: u64 = 16 << 20;
@@ -55,17 +55,25 @@ const ROUND: u32 = 1 << 17;
 /// Untimed operations before each sample.
 const WARM: u32 = 1 << 11;
 
-/// Nanoseconds for each operation of one thread over random pfns below `pfns`, a power of two.
+/// `operations` times get + put over random pfns below `pfns`, a power of two.
+///
+/// The stream is worked on as a copy, so that it can stay in registers on every side.
+#[inline(always)]
+fn work(worker: &impl Worker, stream: &mut Stream, operations: u32, first: u64, pfns: u64) {
+    let mut own = *stream;
+    for _ in 0..operations {
+        worker.get_put(first + (own.next() & (pfns - 1)));
+    }
+    *stream = own;
+}
+
+/// Nanoseconds for each operation of one thread over random pfns below `pfns`.
 #[inline(never)]
 fn sample<P: Peer>(peer: &P, stream: &mut Stream, pfns: u64) -> f64 {
     let worker = peer.worker();
-    for _ in 0..WARM {
-        worker.get_put(stream.next() & (pfns - 1));
-    }
+    work(&worker, stream, WARM, 0, pfns);
     let start = Instant::now();
-    for _ in 0..SAMPLE {
-        worker.get_put(stream.next() & (pfns - 1));
-    }
+    work(&worker, stream, SAMPLE, 0, pfns);
     start.elapsed().as_nanos() as f64 / f64::from(SAMPLE)
 }
 
@@ -85,24 +93,19 @@ fn together<P: Peer>(peer: &P, pfns: u64, threads: usize, chunks: Chunks, seed: 
     let worked = thread::scope(|scope| {
         let run = |thread: usize| {
             cpus::pin(thread);
-            let (own, keep) = match chunks {
-                Chunks::Disjoint => (pfns / 2 * thread as u64, pfns / 2 - 1),
-                Chunks::Shared => (0, pfns - 1),
+            let (first, own) = match chunks {
+                Chunks::Disjoint => (pfns / 2 * thread as u64, pfns / 2),
+                Chunks::Shared => (0, pfns),
             };
             let mut stream = Stream::new(seed * 2 + thread as u64);
             let worker = peer.worker();
-            let mut work = |operations| {
-                for _ in 0..operations {
-                    worker.get_put(own + (stream.next() & keep));
-                }
-            };
-            work(2 * WARM);
+            work(&worker, &mut stream, 2 * WARM, first, own);
             ready.fetch_add(1, Ordering::AcqRel);
             while ready.load(Ordering::Acquire) < threads {
                 hint::spin_loop();
             }
             let start = Instant::now();
-            work(ROUND);
+            work(&worker, &mut stream, ROUND, first, own);
             (start, Instant::now())
         };
         let running: Vec<_> = (0..threads)
@@ -303,6 +306,8 @@ fn measure(report: &mut Report) {
     for size in [small, large] {
         level::<Eager>(report, size, AtMost(1.05));
         level::<Lazy>(report, size, AtMost(1.05));
+        level::<EagerUnchecked>(report, size, Informs);
+        level::<EagerPrefetching>(report, size, Informs);
         level::<EagerHuge>(report, size, Informs);
     }
     for size in [small, large] {
@@ -339,18 +344,15 @@ fn group<P: Peer>(criterion: &mut Criterion) {
             let peer = P::full(SMALL);
             let worker = peer.worker();
             let mut stream = Stream::new(1);
-            bencher.iter(|| {
-                for _ in 0..SAMPLE {
-                    worker.get_put(stream.next() & (SMALL - 1));
-                }
-            });
+            bencher.iter(|| work(&worker, &mut stream, SAMPLE, 0, SMALL));
         });
     group.finish();
 }
 
 /// What a child process serves, by the name it was started with.
 fn serve(name: &str) {
-    let served: [(&str, fn()); 9] = [
+    let served: [(&str, fn()); 10] = [
+        (Ours::NAME, resident::serve::<Ours>),
         (Lazy::NAME, resident::serve::<Lazy>),
         (Epoch::<64>::NAME, resident::serve::<Epoch<64>>),
         (Epoch::<512>::NAME, resident::serve::<Epoch<512>>),
@@ -371,6 +373,7 @@ fn main() -> io::Result<()> {
         return Ok(());
     }
     let mut criterion = Criterion::default().configure_from_args();
+    group::<Ours>(&mut criterion);
     group::<Eager>(&mut criterion);
     group::<EagerHuge>(&mut criterion);
     group::<Lazy>(&mut criterion);

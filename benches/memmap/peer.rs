@@ -69,7 +69,7 @@ pub(crate) trait Worker {
 }
 
 impl<F: Fn(u64)> Worker for F {
-    #[inline]
+    #[inline(always)]
     fn get_put(&self, pfn: u64) {
         self(pfn);
     }
