@@ -1,1 +1,24 @@
 //! Struct-page-free block I/O with a lazily faulted memmap.
+//!
+//! The crates underneath, by the direction of their dependencies:
+//!
+//! ```text
+//!   pfn <- fault <- memmap        pfn <- block
+//!     ^________________^____________^
+//!                  pageless: job files, and running them three ways
+//! ```
+//!
+//! [`block`] never reaches [`memmap`]: I/O needs no descriptors. What needs both, a driver that
+//! insists on pinning descriptors while requests are in flight, is [`run`], and so it is here.
+
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod job;
+pub mod run;
+
+pub use pageless_block as block;
+pub use pageless_fault as fault;
+pub use pageless_memmap as memmap;
+pub use pageless_pfn as pfn;

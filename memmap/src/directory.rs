@@ -80,7 +80,7 @@ struct Slot {
     present: u64,
     /// The descriptor, within the chunk, that reclaim last found referenced: the first to look at.
     hint: u32,
-    /// Neighbours in order of allocation, while Present or Frozen. `next` also links free slots.
+    /// Neighbours in order of allocation, while Filling, Present or Frozen. `newer` also links free slots.
     older: SlotId,
     newer: SlotId,
 }
@@ -241,12 +241,14 @@ impl Directory {
         self.groups.reserve(1);
     }
 
-    /// An absent chunk becomes Filling; the caller is its only filler.
+    /// An absent chunk becomes Filling, in a new generation and as the youngest of all; the caller is
+    /// its only filler.
     pub(crate) fn begin_fill(&mut self, chunk: ChunkIndex) -> SlotId {
+        self.last_generation += 1;
         let slot = Slot {
             chunk,
             state: ChunkState::Filling,
-            generation: Generation(0),
+            generation: Generation(self.last_generation),
             present: 0,
             hint: 0,
             older: NIL,
@@ -272,6 +274,7 @@ impl Directory {
         group.chunks += 1;
         self.counters.live_bytes += self.geometry.chunk.bytes();
         self.filling += 1;
+        self.link_newest(id);
         self.counters.raise_peaks();
         id
     }
@@ -279,29 +282,24 @@ impl Directory {
     /// A chunk that was filled short becomes Filling again. It keeps its place in the order.
     pub(crate) fn resume_fill(&mut self, id: SlotId) {
         if self.slot(id).state == ChunkState::Present {
-            self.unlink(id);
             self.slot_mut(id).state = ChunkState::Filling;
             self.filling += 1;
         }
     }
 
-    /// A Filling chunk becomes Present with its first `present` bytes, the youngest of all.
+    /// A Filling chunk becomes Present with its first `present` bytes.
     pub(crate) fn finish_fill(&mut self, id: SlotId, present: u64) {
-        if self.slot(id).state != ChunkState::Filling {
-            return; // only with a second filler, which is a mutant
-        }
-        self.last_generation += 1;
-        let generation = Generation(self.last_generation);
         let whole = present == self.geometry.chunk.bytes();
         let slot = self.slot_mut(id);
+        if slot.state != ChunkState::Filling {
+            return; // only with a second filler, which is a mutant
+        }
         slot.state = ChunkState::Present;
-        slot.generation = generation;
         slot.present = present;
         self.filling -= 1;
         if whole {
             self.counters.chunks_populated += 1;
         }
-        self.link_newest(id);
     }
 
     /// Makes a chunk the youngest although nobody allocated it: a mutant's work.
@@ -460,7 +458,7 @@ impl Directory {
         slot.newer = NIL;
     }
 
-    /// Settled chunks, oldest allocation first.
+    /// Chunks that are not on their way out, oldest allocation first.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (ChunkIndex, u64, ChunkInfo)> {
         core::iter::successors((self.oldest != NIL).then_some(self.oldest), |id| {
             let newer = self.slot(*id).newer;
@@ -503,8 +501,8 @@ impl Directory {
             if slot.older != older {
                 return Err("order list: back link");
             }
-            if !matches!(slot.state, ChunkState::Present | ChunkState::Frozen) {
-                return Err("order list: a chunk that is neither Present nor Frozen");
+            if matches!(slot.state, ChunkState::Unmapped | ChunkState::Quarantined) {
+                return Err("order list: a chunk on its way out");
             }
             if older != NIL && self.slot(older).generation >= slot.generation {
                 return Err("order list: not in order of allocation");
@@ -526,19 +524,16 @@ impl Directory {
                 return Err("chunk map: slot of another chunk");
             }
             match slot.state {
-                ChunkState::Filling => {
-                    live += chunk;
-                    filling += 1;
-                }
-                ChunkState::Present | ChunkState::Frozen => {
+                ChunkState::Filling | ChunkState::Present | ChunkState::Frozen => {
                     live += chunk;
                     listed += 1;
+                    filling += u64::from(slot.state == ChunkState::Filling);
                 }
                 ChunkState::Unmapped | ChunkState::Quarantined => limbo += chunk,
             }
         }
         if listed != linked {
-            return Err("order list: not all settled chunks");
+            return Err("order list: not all live chunks");
         }
         if filling != self.filling {
             return Err("count of chunks being filled");

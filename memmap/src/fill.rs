@@ -3,7 +3,7 @@
 use pageless_fault::sync::MutexGuard;
 use pageless_fault::{FaultReason, MaySleep, PopulateError, Window};
 
-use crate::directory::{Admission, Directory, SlotId};
+use crate::directory::{Admission, Directory, Generation, SlotId};
 use crate::geometry::{ChunkIndex, range};
 use crate::memmap::{Attachment, Books, GetError, Memmap, TryGetError};
 use crate::page::PageRef;
@@ -16,6 +16,8 @@ struct Attempt {
     turn: u32,
     /// Whether this lookup has done its share of reclaim above the watermark.
     watermark_seen: bool,
+    /// The filling that the books last named present for the chunk of this lookup.
+    present_seen: Option<Generation>,
 }
 
 /// What the fault path made of a fault.
@@ -112,7 +114,18 @@ impl<W: Window> Memmap<W> {
             return Err(GetError::Foreign);
         }
         let (slot, present) = match books.directory.admission(chunk) {
-            Admission::Present => return Ok(Outcome::Again),
+            Admission::Present => {
+                // Filled by somebody else meanwhile, or so the books say. A second fault on the very same
+                // filling means that its memory has gone behind our back.
+                let generation = books.directory.info(chunk).map(|info| info.generation);
+                if generation.is_some() && attempt.present_seen == generation {
+                    return Err(GetError::Lost {
+                        pfn: self.pfn(index),
+                    });
+                }
+                attempt.present_seen = generation;
+                return Ok(Outcome::Again);
+            }
             Admission::Busy => {
                 self.wait(books, attempt);
                 return Ok(Outcome::Again);

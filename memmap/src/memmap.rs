@@ -117,6 +117,13 @@ pub enum GetError {
         /// The pfn asked for.
         pfn: Pfn,
     },
+    /// The books say that the descriptor has memory, the machine says that it has none: somebody else
+    /// took it away.
+    #[error("the descriptor of pfn {pfn} has lost its memory: something else unmapped the window")]
+    Lost {
+        /// The pfn asked for.
+        pfn: Pfn,
+    },
     /// Making room failed in the machine.
     #[error(transparent)]
     Unmap(#[from] UnmapError),

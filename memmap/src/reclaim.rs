@@ -13,7 +13,7 @@
 use alloc::vec::Vec;
 
 use pageless_fault::mutant::Mutant;
-use pageless_fault::{MaySleep, UnmapError, Window, WindowRange};
+use pageless_fault::{MaySleep, UnmapError, Window, WindowRange, Word};
 
 use crate::directory::Claimed;
 use crate::memmap::Memmap;
@@ -75,12 +75,17 @@ impl<W: Window> Memmap<W> {
     ///
     /// # Errors
     ///
-    /// The machine could not prove a flush; the chunks concerned are quarantined.
+    /// The machine could not prove a flush: the chunks concerned are quarantined. Or this is a forked
+    /// child: nothing was done.
     pub fn reclaim(&self, ctx: &MaySleep, down_to: u64) -> Result<Reclaimed, UnmapError> {
         let goal = Goal {
             down_to,
             scan: usize::MAX,
         };
+        // Before any descriptor is read: a child has none.
+        if self.window.is_foreign() {
+            return Err(UnmapError::Foreign);
+        }
         let mut turn = 0;
         loop {
             if let Some(role) = self.become_reclaimer() {
@@ -179,7 +184,7 @@ impl<W: Window> Memmap<W> {
         };
         // Look first: plain reads overlap, fetch the lines, and rule most pinned chunks out.
         for n in 0..count {
-            if refcount::references(word(n)) != 0 {
+            if looks_referenced(word(n)) {
                 return Err(n as u32);
             }
         }
@@ -195,6 +200,11 @@ impl<W: Window> Memmap<W> {
         }
         Ok(())
     }
+}
+
+/// A hint, never a decision: the decision is the freeze.
+fn looks_referenced(word: impl Word) -> bool {
+    refcount::references(word) != 0 && !Mutant::ReclaimPinned.active()
 }
 
 impl<W: Window> Role<'_, W> {
@@ -224,7 +234,7 @@ impl<W: Window> Role<'_, W> {
                     memmap
                         .window
                         .word(memmap.geometry.offset(index))
-                        .is_some_and(|word| refcount::references(word) != 0)
+                        .is_some_and(looks_referenced)
                 });
             drop(books);
 

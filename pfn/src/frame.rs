@@ -40,6 +40,7 @@ impl Pfn {
     ///
     /// # Errors
     /// [`PfnOutOfRange`] if the number is not below 2^52.
+    #[inline]
     pub const fn try_new(number: u64) -> Result<Self, PfnOutOfRange> {
         if number < PFN_LIMIT {
             Ok(Self(number))
@@ -54,16 +55,19 @@ impl Pfn {
     }
 
     /// The number.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// The address of the frame's first byte.
+    #[inline]
     pub const fn phys(self) -> PhysAddr {
         PhysAddr::new(self.0 << PAGE_SHIFT)
     }
 
     /// The frame `count` further on, or `None` past the last frame.
+    #[inline]
     pub const fn checked_add(self, count: FrameCount) -> Option<Self> {
         match self.0.checked_add(count.0) {
             Some(number) if number < PFN_LIMIT => Some(Self(number)),
@@ -72,6 +76,7 @@ impl Pfn {
     }
 
     /// The frame `count` before, or `None` before frame 0.
+    #[inline]
     pub const fn checked_sub(self, count: FrameCount) -> Option<Self> {
         match self.0.checked_sub(count.0) {
             Some(number) => Some(Self(number)),
@@ -80,6 +85,7 @@ impl Pfn {
     }
 
     /// How many frames `self` lies after `base`, or `None` if it lies before.
+    #[inline]
     pub const fn checked_offset_from(self, base: Self) -> Option<FrameCount> {
         match self.0.checked_sub(base.0) {
             Some(count) => Some(FrameCount(count)),
@@ -124,21 +130,25 @@ impl FrameCount {
     pub const ZERO: Self = Self(0);
 
     /// This many frames.
+    #[inline]
     pub const fn new(count: u64) -> Self {
         Self(count)
     }
 
     /// The number of frames.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// Whether there are none.
+    #[inline]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
     /// Their length in bytes, or `None` where that does not fit in 64 bits.
+    #[inline]
     pub const fn bytes(self) -> Option<ByteLen> {
         match self.0.checked_mul(PAGE_SIZE) {
             Some(bytes) => Some(ByteLen::new(bytes)),
@@ -147,6 +157,7 @@ impl FrameCount {
     }
 
     /// The sum, or `None` on overflow.
+    #[inline]
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         match self.0.checked_add(other.0) {
             Some(sum) => Some(Self(sum)),
@@ -155,6 +166,7 @@ impl FrameCount {
     }
 
     /// The difference, or `None` if `other` is larger.
+    #[inline]
     pub const fn checked_sub(self, other: Self) -> Option<Self> {
         match self.0.checked_sub(other.0) {
             Some(rest) => Some(Self(rest)),
@@ -163,6 +175,7 @@ impl FrameCount {
     }
 
     /// The fewest frames that hold `len` bytes.
+    #[inline]
     pub const fn covering(len: ByteLen) -> Self {
         Self(len.get().div_ceil(PAGE_SIZE))
     }
@@ -204,6 +217,7 @@ impl PfnRange {
     ///
     /// # Errors
     /// [`RangeOutOfRange`] if the last of them would not be a frame number.
+    #[inline]
     pub const fn try_new(start: Pfn, count: FrameCount) -> Result<Self, RangeOutOfRange> {
         // `start` is below the limit, so the subtraction cannot wrap.
         if count.0 <= PFN_LIMIT - start.0 {
@@ -214,21 +228,25 @@ impl PfnRange {
     }
 
     /// The first frame. An empty range has one too: where it would begin.
+    #[inline]
     pub const fn start(self) -> Pfn {
         self.start
     }
 
     /// How many frames.
+    #[inline]
     pub const fn count(self) -> FrameCount {
         self.count
     }
 
     /// Whether there are no frames.
+    #[inline]
     pub const fn is_empty(self) -> bool {
         self.count.0 == 0
     }
 
     /// The last frame, or `None` if the range is empty.
+    #[inline]
     pub const fn last(self) -> Option<Pfn> {
         match self.count.0.checked_sub(1) {
             Some(more) => Some(Pfn(self.start.0 + more)),
@@ -265,6 +283,7 @@ impl PfnRange {
     }
 
     /// All frames in order.
+    #[inline]
     pub const fn iter(self) -> PfnIter {
         PfnIter {
             next: self.start.0,
@@ -273,6 +292,7 @@ impl PfnRange {
     }
 
     /// Whether the two share a frame. An empty range shares none.
+    #[inline]
     pub const fn intersects(self, other: Self) -> bool {
         self.start.0 < other.start.0 + other.count.0
             && other.start.0 < self.start.0 + self.count.0
@@ -282,12 +302,14 @@ impl PfnRange {
 
     /// Whether every frame of `other` is in this range. An empty `other` is, if it begins inside
     /// or at the end.
+    #[inline]
     pub const fn encloses(self, other: Self) -> bool {
         self.start.0 <= other.start.0
             && other.start.0 + other.count.0 <= self.start.0 + self.count.0
     }
 
     /// The first `count` frames and the rest, or `None` if there are fewer than `count`.
+    #[inline]
     pub const fn split_at(self, count: FrameCount) -> Option<(Self, Self)> {
         if count.0 > self.count.0 {
             return None;
@@ -317,6 +339,7 @@ impl PfnRange {
     }
 
     /// `count` frames from the `index`-th on, or `None` if they do not all lie within.
+    #[inline]
     pub const fn slice(self, index: u64, count: FrameCount) -> Option<Self> {
         match index.checked_add(count.0) {
             Some(end) if end <= self.count.0 && self.start.0 + index < PFN_LIMIT => Some(Self {
@@ -369,6 +392,7 @@ pub struct PfnIter {
 impl Iterator for PfnIter {
     type Item = Pfn;
 
+    #[inline]
     fn next(&mut self) -> Option<Pfn> {
         if self.next == self.end {
             return None;

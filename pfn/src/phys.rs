@@ -24,26 +24,31 @@ pub struct PhysAddr(u64);
 
 impl PhysAddr {
     /// The address with this number.
+    #[inline]
     pub const fn new(addr: u64) -> Self {
         Self(addr)
     }
 
     /// The address in bytes.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// The frame that holds this byte.
+    #[inline]
     pub const fn pfn(self) -> Pfn {
         Pfn::from_addr_bits(self.0 >> PAGE_SHIFT)
     }
 
     /// How far into its frame this byte lies.
+    #[inline]
     pub const fn frame_offset(self) -> FrameOffset {
         FrameOffset((self.0 & (PAGE_SIZE - 1)) as u16)
     }
 
     /// The address `len` bytes further on, or `None` past the end of the address space.
+    #[inline]
     pub const fn checked_add(self, len: ByteLen) -> Option<Self> {
         match self.0.checked_add(len.0) {
             Some(addr) => Some(Self(addr)),
@@ -52,6 +57,7 @@ impl PhysAddr {
     }
 
     /// How many bytes `self` lies after `base`, or `None` if it lies before.
+    #[inline]
     pub const fn checked_offset_from(self, base: Self) -> Option<ByteLen> {
         match self.0.checked_sub(base.0) {
             Some(len) => Some(ByteLen(len)),
@@ -89,21 +95,25 @@ impl ByteLen {
     pub const ZERO: Self = Self(0);
 
     /// This many bytes.
+    #[inline]
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
 
     /// The number of bytes.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// Whether there is nothing.
+    #[inline]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
     /// The sum, or `None` on overflow.
+    #[inline]
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         match self.0.checked_add(other.0) {
             Some(sum) => Some(Self(sum)),
@@ -112,6 +122,7 @@ impl ByteLen {
     }
 
     /// The difference, or `None` if `other` is longer.
+    #[inline]
     pub const fn checked_sub(self, other: Self) -> Option<Self> {
         match self.0.checked_sub(other.0) {
             Some(rest) => Some(Self(rest)),
@@ -120,6 +131,7 @@ impl ByteLen {
     }
 
     /// The number of whole frames, or `None` if this is not a multiple of the frame size.
+    #[inline]
     pub const fn frames_exact(self) -> Option<crate::FrameCount> {
         if self.0 & (PAGE_SIZE - 1) == 0 {
             Some(crate::FrameCount::new(self.0 >> PAGE_SHIFT))
@@ -160,6 +172,7 @@ impl FrameOffset {
     ///
     /// # Errors
     /// [`OffsetOutOfRange`] if `offset` is not below [`PAGE_SIZE`].
+    #[inline]
     pub const fn try_new(offset: u64) -> Result<Self, OffsetOutOfRange> {
         if offset < PAGE_SIZE {
             Ok(Self(offset as u16))
@@ -169,6 +182,7 @@ impl FrameOffset {
     }
 
     /// The offset in bytes.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0 as u64
     }

@@ -48,43 +48,51 @@ const _: () = assert!(PfnFlags::all().bits() & !FLAGS_MASK == 0);
 
 impl PfnT {
     /// `pfn` with `flags`. Bits of `flags` below 52 are not flags and are left out.
+    #[inline]
     pub const fn new(pfn: Pfn, flags: PfnFlags) -> Self {
         Self(pfn.get() | (flags.bits() & FLAGS_MASK))
     }
 
     /// The value with exactly these bits. Every bit pattern is one; the reserved bits 58..52 are
     /// kept as they come.
+    #[inline]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
     /// All 64 bits.
+    #[inline]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
     /// The frame number.
+    #[inline]
     pub const fn pfn(self) -> Pfn {
         Pfn::from_addr_bits(self.0)
     }
 
     /// The flags, reserved bits included.
+    #[inline]
     pub const fn flags(self) -> PfnFlags {
         PfnFlags::from_bits_retain(self.0 & FLAGS_MASK)
     }
 
     /// The address of the frame's first byte.
+    #[inline]
     pub const fn phys(self) -> PhysAddr {
         self.pfn().phys()
     }
 
     /// Whether a memmap may cover the frame: `MAP` is set, or `DEV` is not. Exactly Linux's
     /// `pfn_t_has_page`; see [`PfnT::paged`] for the stricter question.
+    #[inline]
     pub const fn has_page(self) -> bool {
         self.flags().contains(PfnFlags::MAP) || !self.flags().contains(PfnFlags::DEV)
     }
 
     /// Whether this is device memory with a dynamic memmap: both `DEV` and `MAP`.
+    #[inline]
     pub const fn is_devmap(self) -> bool {
         self.flags().contains(PfnFlags::DEV.union(PfnFlags::MAP))
     }
@@ -104,6 +112,7 @@ impl PfnT {
     /// let device_only = PfnT::new(Pfn::try_new(7).unwrap(), PfnFlags::DEV);
     /// assert!(matches!(device_only.paged(), Err(NoPage::Device { .. })));
     /// ```
+    #[inline]
     pub const fn paged(self) -> Result<PagedPfn, NoPage> {
         let pfn = self.pfn();
         if self.flags().contains(PfnFlags::SG_CHAIN) {
@@ -170,6 +179,7 @@ pub struct PagedPfn(Pfn);
 
 impl PagedPfn {
     /// The frame number.
+    #[inline]
     pub const fn pfn(self) -> Pfn {
         self.0
     }

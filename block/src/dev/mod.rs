@@ -1,0 +1,5 @@
+//! Drivers.
+
+pub(crate) mod null;
+#[cfg(feature = "std")]
+pub(crate) mod pmem;

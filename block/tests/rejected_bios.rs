@@ -1,0 +1,187 @@
+//! Hazard: a bio that makes no sense, or does not fit the device, and is carried out anyway, in
+//! part, or not at all and reported as done.
+
+extern crate alloc;
+
+mod rig;
+
+use pageless_block::{
+    Bio, BlkError, DeviceInfo, NullDevice, Op, Queue, QueueId, RejectReason, Sector, submit_sync,
+};
+use pageless_pfn::{ByteLen, FrameOffset, Pfn, PfnFlags, PfnT, PhysSegment};
+
+/// What both ways of submitting say to a malformed bio, having checked that they agree.
+fn reason(bio: Bio) -> RejectReason {
+    let device = NullDevice::new(DeviceInfo::new(ByteLen::new(1 << 30)));
+    let sync = submit_sync(&device, bio.clone()).unwrap_err();
+    assert_eq!(sync.bio, bio);
+    let mut queue = Queue::try_new(&device, QueueId::new(0), 1).unwrap();
+    let queued = queue.submit(bio).unwrap_err();
+    assert_eq!(queued, sync);
+    assert_eq!(queue.in_flight(), 0);
+    queued.reason
+}
+
+/// How a well-formed bio fails on a device, having checked that both ways of submitting agree.
+fn failure(info: DeviceInfo, bio: Bio) -> BlkError {
+    let device = NullDevice::new(info);
+    let sync = submit_sync(&device, bio.clone()).unwrap();
+    let mut queue = Queue::try_new(&device, QueueId::new(0), 1).unwrap();
+    queue.submit(bio).unwrap();
+    assert_eq!(queue.reap().unwrap(), sync);
+    assert_eq!(sync.done, ByteLen::ZERO);
+    sync.result.unwrap_err()
+}
+
+fn frames(frame: PfnT, len: u64) -> PhysSegment {
+    PhysSegment::try_new(frame, FrameOffset::ZERO, ByteLen::new(len)).unwrap()
+}
+
+fn memory(len: u64) -> PhysSegment {
+    frames(Pfn::try_new(1).unwrap().into(), len)
+}
+
+#[test]
+fn no_bytes_are_refused_for_everything_but_a_flush() {
+    for op in [Op::Read, Op::Write, Op::Discard, Op::WriteZeroes] {
+        assert_eq!(
+            reason(Bio::new(op, Sector::new(0))),
+            RejectReason::NoBytes { op }
+        );
+    }
+    let device = NullDevice::new(DeviceInfo::new(ByteLen::new(1 << 30)));
+    assert_eq!(submit_sync(&device, Bio::flush()).unwrap().result, Ok(()));
+}
+
+#[test]
+fn memory_where_none_moves_is_refused() {
+    for op in [Op::Flush, Op::Discard, Op::WriteZeroes] {
+        let mut bio = Bio::new(op, Sector::new(0));
+        bio.push(memory(512));
+        let len = ByteLen::new(512);
+        assert_eq!(
+            reason(bio),
+            RejectReason::UnexpectedData {
+                op,
+                len,
+                segments: 1
+            }
+        );
+    }
+}
+
+#[test]
+fn parts_of_sectors_are_refused() {
+    for len in [1, 511, 513, 4097] {
+        let len = ByteLen::new(len);
+        assert_eq!(
+            reason(Bio::discard(Sector::new(0), len)),
+            RejectReason::PartialSector { len }
+        );
+        let read = Bio::read(Sector::new(0), memory(len.get()));
+        assert_eq!(reason(read), RejectReason::PartialSector { len });
+    }
+}
+
+#[test]
+fn positions_that_do_not_fit_in_64_bits_of_bytes_are_refused() {
+    let len = ByteLen::new(512);
+    for sector in [
+        Sector::new(u64::MAX),
+        Sector::new(1 << 55),
+        Sector::new((1 << 55) - 1),
+    ] {
+        let expected = RejectReason::PastAddressSpace { sector, len };
+        assert_eq!(reason(Bio::discard(sector, len)), expected);
+    }
+}
+
+#[test]
+fn lengths_that_add_up_to_more_than_64_bits_are_refused() {
+    let mut bio = Bio::new(Op::Read, Sector::new(0));
+    for pfn in [0, 1 << 20, 2 << 20] {
+        bio.push(frames(
+            Pfn::try_new(pfn).unwrap().into(),
+            u64::MAX - (3 << 32),
+        ));
+    }
+    assert!(matches!(reason(bio), RejectReason::PartialSector { .. }));
+}
+
+#[test]
+fn past_the_end_is_an_io_error_also_by_one_sector() {
+    let info = DeviceInfo::new(ByteLen::new(1 << 20));
+    let end = (1 << 20) / 512;
+    for (sector, len) in [
+        (end, 512),
+        (end - 1, 1024),
+        (0, (1 << 20) + 512),
+        (1 << 54, 512),
+    ] {
+        let bio = Bio::discard(Sector::new(sector), ByteLen::new(len));
+        assert_eq!(failure(info, bio), BlkError::Io, "{sector}+{len}");
+    }
+    let device = NullDevice::new(info);
+    let last = Bio::discard(Sector::new(end - 1), ByteLen::new(512));
+    assert_eq!(submit_sync(&device, last).unwrap().result, Ok(()));
+}
+
+#[test]
+fn past_the_end_nothing_is_done() {
+    let (device, ram) = rig::pmem(1 << 20);
+    let buffer = rig::segment(&ram, 0, 8192);
+    pageless_block::FrameAccess::write_bytes(&ram, buffer, &[7; 8192]).unwrap();
+    let over = Bio::write(Sector::new(2048 - 8), buffer);
+    assert_eq!(
+        submit_sync(&device, over).unwrap().result,
+        Err(BlkError::Io)
+    );
+    let last = device
+        .segment(
+            pageless_block::BytePos::new((1 << 20) - 4096),
+            ByteLen::new(4096),
+            PfnFlags::DEV,
+        )
+        .unwrap();
+    assert_eq!(rig::bytes_of(&**device.frames(), last), [0; 4096]);
+}
+
+#[test]
+fn half_a_logical_block_is_invalid() {
+    let info = DeviceInfo::new(ByteLen::new(1 << 20)).with_logical_block(ByteLen::new(4096));
+    let info = info.unwrap();
+    for (sector, len) in [(1, 4096), (0, 512), (8, 4096 + 512)] {
+        let bio = Bio::discard(Sector::new(sector), ByteLen::new(len));
+        assert_eq!(failure(info, bio), BlkError::Invalid, "{sector}+{len}");
+    }
+}
+
+#[test]
+fn a_device_that_insists_on_descriptors_refuses_frames_that_have_none() {
+    let info = DeviceInfo::new(ByteLen::new(1 << 20)).without_pageless();
+    let pfn = Pfn::try_new(9).unwrap();
+    let pageless = Bio::read(Sector::new(0), frames(PfnT::new(pfn, PfnFlags::DEV), 512));
+    assert_eq!(failure(info, pageless), BlkError::NotSupported);
+    let paged = frames(PfnT::new(pfn, PfnFlags::DEV | PfnFlags::MAP), 512);
+    let device = NullDevice::new(info);
+    assert_eq!(
+        submit_sync(&device, Bio::read(Sector::new(0), paged))
+            .unwrap()
+            .result,
+        Ok(())
+    );
+}
+
+#[test]
+fn frames_that_nobody_knows_are_an_io_error() {
+    let (device, _ram) = rig::pmem(1 << 20);
+    let bio = Bio::read(
+        Sector::new(0),
+        frames(Pfn::try_new(1 << 50).unwrap().into(), 512),
+    );
+    assert_eq!(submit_sync(&device, bio).unwrap().result, Err(BlkError::Io));
+    // The first frame is known and a later one is not.
+    let last = Pfn::try_new(rig::RAM_BASE + 255).unwrap();
+    let bio = Bio::read(Sector::new(0), frames(last.into(), 8192));
+    assert_eq!(submit_sync(&device, bio).unwrap().result, Err(BlkError::Io));
+}

@@ -1,0 +1,684 @@
+//! One thread of a section: a closed loop that keeps its queue full.
+
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+use std::time::Instant;
+
+use alloc::collections::BTreeMap;
+
+use pageless_block::{Bio, BlockDevice, BytePos, FrameAccess, Queue, QueueId, RamFrames};
+use pageless_pfn::{ByteLen, FrameCount, PAGE_SHIFT, PfnRange, PhysSegment};
+
+use super::cpu::CpuUse;
+use super::pins::{DescriptorPins, PinError};
+use super::report::{Failure, FailureKind};
+use super::stats::{DirectionStats, Latencies};
+use super::way::Way;
+use crate::job::verify::Verifier;
+use crate::job::workload::{Generator, Mix, Next, Pace, Request, Seed};
+use crate::job::{Area, Direction, PerDirection, Section, ThreadPlan};
+
+/// How many failures of a thread are kept; the rest are counted.
+const KEPT_FAILURES: usize = 8;
+
+/// How long a thread may wait for others to give back their pins before that is an error.
+const PIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a thread has done so far, for whoever watches. Written by the thread alone, so plain
+/// stores suffice; a watcher may see the numbers a little late.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct Live {
+    pub(super) ios: PerDirection<AtomicU64>,
+    pub(super) bytes: PerDirection<AtomicU64>,
+    /// Set when the numbers began anew because `ramp_time` was over.
+    pub(super) restarted: AtomicBool,
+}
+
+/// What a thread is given.
+pub(super) struct Task<'a, D, P> {
+    pub(super) way: Way,
+    pub(super) section: &'a Section,
+    pub(super) plan: &'a ThreadPlan,
+    pub(super) area: &'a Area,
+    pub(super) device: &'a D,
+    pub(super) device_frames: PfnRange,
+    pub(super) ram: &'a RamFrames,
+    /// Where in `ram` its buffers begin, in bytes.
+    pub(super) buffers: u64,
+    pub(super) queue: u16,
+    pub(super) pins: &'a P,
+    pub(super) stop: &'a AtomicBool,
+    pub(super) live: &'a Live,
+    pub(super) generator: Generator,
+}
+
+/// What a thread brings back.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) directions: PerDirection<DirectionStats>,
+    pub(super) sync: Latencies,
+    pub(super) elapsed: Duration,
+    pub(super) cpu: CpuUse,
+    pub(super) depths: [u64; 7],
+    pub(super) pinned_peak: u64,
+    pub(super) failures: Vec<Failure>,
+    pub(super) mismatches: u64,
+}
+
+/// One place in the queue: its buffer, and what is pinned while it is in flight.
+struct Slot<H> {
+    buffer: PhysSegment,
+    held: H,
+    frames: u64,
+    began: Instant,
+    request: Request,
+    /// Which write this is or reads back, for the seed in its header.
+    write: u64,
+}
+
+/// Why a phase ended early.
+enum Halt {
+    Deadline,
+    Stopped,
+    /// A failure that ends the thread; it is in the list.
+    Failed,
+}
+
+struct Worker<'a, D: BlockDevice, P: DescriptorPins> {
+    task: Task<'a, D, P>,
+    context: P::Context,
+    queue: Queue<&'a D>,
+    slots: Vec<Slot<P::Held>>,
+    free: Vec<usize>,
+    verifier: Option<Verifier>,
+    /// Whether reads of the workload itself are checked.
+    verify_reads: bool,
+    scratch: Vec<u8>,
+    seed: Seed,
+    /// Requests issued so far: the number of the next write.
+    issued: u64,
+    pace: Option<Pace>,
+    epoch: Instant,
+    ramp_end: Option<Instant>,
+    deadline: Option<Instant>,
+    /// Reading back what was written: every read is checked.
+    reading_back: bool,
+    pinned: u64,
+    out: Outcome,
+}
+
+/// Runs the task to its end.
+pub(super) fn run<D: BlockDevice, P: DescriptorPins>(
+    task: Task<'_, D, P>,
+    ready: impl FnOnce(),
+) -> Outcome {
+    let mut worker = Worker::new(task);
+    ready();
+    worker.run();
+    worker.out
+}
+
+impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
+    fn new(task: Task<'a, D, P>) -> Self {
+        let section = task.section;
+        let depth = u16::try_from(section.iodepth).unwrap_or(u16::MAX);
+        let queue = Queue::try_new(task.device, QueueId::new(task.queue), depth)
+            .unwrap_or_else(|error| unreachable!("the job's depth is in range: {error}"));
+        let longest = section.longest_request();
+        let stride = u64::from(longest).next_multiple_of(1 << PAGE_SHIFT);
+        let now = Instant::now();
+        let slots: Vec<_> = (0..u64::from(depth))
+            .map(|n| {
+                let at = task.buffers + n * stride;
+                let buffer = task
+                    .ram
+                    .segment(at, ByteLen::new(u64::from(longest)))
+                    .unwrap_or_else(|| unreachable!("the stage made room for every buffer"));
+                let request = Request {
+                    direction: Direction::Read,
+                    offset: 0,
+                    len: 0,
+                };
+                Slot {
+                    buffer,
+                    held: P::Held::default(),
+                    frames: 0,
+                    began: now,
+                    request,
+                    write: 0,
+                }
+            })
+            .collect();
+        let verify = section.verify.as_ref();
+        let verifier = verify.map(|v| Verifier::new(v.method, v.pattern.clone(), v.interval));
+        // What is written in between would have to be known to check what a mix reads.
+        let verify_reads = verifier.is_some() && section.access.mix == Mix::Only(Direction::Read);
+        let scratch_len = usize::try_from(longest).unwrap_or(0);
+        let mut scratch = vec![0; scratch_len];
+        let seed = task.plan.seed.derive(0x77 + task.way as u64);
+        Verifier::new(crate::job::verify::Method::Crc32c, None, None).fill(&mut scratch, 0, seed);
+        for slot in &slots {
+            // Buffers hold something other than zeroes, and are in memory before the clock runs.
+            // Buffers are RAM frames of the stage: reaching them cannot fail.
+            let _ = task.ram.write_bytes(slot.buffer, &scratch);
+        }
+        let pace = (!section.rates.is_unlimited()).then(|| Pace::new(section.rates));
+        Self {
+            context: task.pins.enter(),
+            queue,
+            free: (0..slots.len()).rev().collect(),
+            slots,
+            verifier,
+            verify_reads,
+            scratch,
+            seed,
+            issued: 0,
+            pace,
+            epoch: now,
+            ramp_end: None,
+            deadline: None,
+            reading_back: false,
+            pinned: 0,
+            out: Outcome {
+                directions: PerDirection::from_fn(|_| DirectionStats::default()),
+                sync: Latencies::new(),
+                elapsed: Duration::ZERO,
+                cpu: CpuUse::default(),
+                depths: [0; 7],
+                pinned_peak: 0,
+                failures: Vec::new(),
+                mismatches: 0,
+            },
+            task,
+        }
+    }
+
+    fn run(&mut self) {
+        let section = self.task.section;
+        self.sleep_until(Instant::now() + self.start_delay());
+        let cpu = CpuUse::of_this_thread();
+        self.epoch = Instant::now();
+        let began = self.epoch;
+        let ramp = Some(section.ramp_time).filter(|t| !t.is_zero());
+        self.ramp_end = ramp.map(|t| began + t);
+        self.deadline = section.runtime.map(|t| began + section.ramp_time + t);
+        let mut pass = 0;
+        while self.pass().is_continue() {
+            pass += 1;
+            if pass >= section.loops && !section.time_based {
+                break;
+            }
+            self.task.generator.restart();
+        }
+        if section.flush_at_end && self.out.failures.is_empty() {
+            let _ = self.flush();
+        }
+        self.out.elapsed = self.epoch.elapsed();
+        self.out.cpu = CpuUse::of_this_thread().since(cpu);
+        for direction in Direction::ALL {
+            self.out.directions[direction].settle_samples();
+        }
+    }
+
+    fn start_delay(&self) -> Duration {
+        let delay = self.task.section.start_delay;
+        let spread = delay.high.saturating_sub(delay.low);
+        let ticket = self.task.plan.seed.derive(0x64).get() % 1001;
+        delay.low + spread.mul_f64(ticket as f64 / 1000.0)
+    }
+
+    /// One pass of the workload and, where asked for, reading back what it wrote.
+    fn pass(&mut self) -> ControlFlow<Halt> {
+        let section = self.task.section;
+        let read_back = section.verify.as_ref().is_some_and(|v| v.read_back)
+            && section.access.has(Direction::Write);
+        let mut begun = read_back.then(|| (self.task.generator.clone(), self.issued));
+        let phase = Instant::now();
+        let end = self.issue_pass(&mut begun);
+        let drained = self.drain();
+        let spent = phase.max(self.epoch).elapsed();
+        for direction in Direction::ALL {
+            if section.access.has(direction) {
+                self.out.directions[direction].runtime += spent;
+            }
+        }
+        drained?;
+        if let Some((generator, first)) = begun
+            && !matches!(end, ControlFlow::Break(Halt::Stopped | Halt::Failed))
+        {
+            let phase = Instant::now();
+            let checked = self.read_back(generator, first);
+            self.out.directions[Direction::Read].runtime += phase.elapsed();
+            checked?;
+        }
+        end
+    }
+
+    fn issue_pass(&mut self, begun: &mut Option<(Generator, u64)>) -> ControlFlow<Halt> {
+        let section = self.task.section;
+        let (mut writes, mut thought) = (0u64, 0u64);
+        let mut now = Instant::now();
+        loop {
+            if self.task.stop.load(Ordering::Relaxed) {
+                return ControlFlow::Break(Halt::Stopped);
+            }
+            if self.ramp_end.is_some_and(|end| now >= end) {
+                self.end_ramp()?;
+                if let Some(begun) = begun {
+                    *begun = (self.task.generator.clone(), self.issued);
+                }
+                now = Instant::now();
+            }
+            if self.deadline.is_some_and(|end| now >= end) {
+                return ControlFlow::Break(Halt::Deadline);
+            }
+            let Next::Request(request) = self.task.generator.next_request() else {
+                return ControlFlow::Continue(());
+            };
+            if let Some(due) = self
+                .pace
+                .as_mut()
+                .and_then(|p| p.admit(request.direction, request.len))
+            {
+                self.wait_until(self.epoch + due)?;
+            }
+            let number = self.issued;
+            self.issued += 1;
+            now = self.issue(request, number)?;
+            if self.free.is_empty() {
+                now = self.reap_one()?;
+            }
+            if request.direction == Direction::Write
+                && let Some(every) = section.flush_every
+            {
+                writes += 1;
+                if writes.is_multiple_of(every) {
+                    self.flush()?;
+                }
+            }
+            if let Some(think) = section.think {
+                thought += 1;
+                if thought.is_multiple_of(think.every) {
+                    self.drain()?;
+                    let spin_end = Instant::now() + think.spin;
+                    while Instant::now() < spin_end {
+                        core::hint::spin_loop();
+                    }
+                    self.sleep_until(spin_end + think.pause.saturating_sub(think.spin));
+                }
+            }
+        }
+    }
+
+    /// `ramp_time` is over: what was measured so far is forgotten, and the workload begins anew.
+    fn end_ramp(&mut self) -> ControlFlow<Halt> {
+        self.drain()?;
+        self.ramp_end = None;
+        for direction in Direction::ALL {
+            let stats = &mut self.out.directions[direction];
+            (stats.ios, stats.bytes, stats.runtime) = (0, 0, Duration::ZERO);
+            stats.latencies.reset();
+            self.task.live.ios[direction].store(0, Ordering::Relaxed);
+            self.task.live.bytes[direction].store(0, Ordering::Relaxed);
+        }
+        self.task.live.restarted.store(true, Ordering::Relaxed);
+        self.out.sync.reset();
+        self.out.depths = [0; 7];
+        self.task.generator.restart();
+        if let Some(pace) = &mut self.pace {
+            *pace = Pace::new(self.task.section.rates);
+        }
+        self.epoch = Instant::now();
+        ControlFlow::Continue(())
+    }
+
+    /// Reads back every write of the pass that began with `generator`, by issuing the same
+    /// requests again: nothing had to be written down while the clock ran.
+    fn read_back(&mut self, mut generator: Generator, first: u64) -> ControlFlow<Halt> {
+        self.reading_back = true;
+        let count = self.issued - first;
+        let end = if generator.may_overlap() {
+            let last = last_writes(&mut generator, first, count);
+            last.into_iter().try_for_each(|(offset, (len, write))| {
+                let request = Request {
+                    direction: Direction::Read,
+                    offset,
+                    len,
+                };
+                self.read_one(request, write)
+            })
+        } else {
+            (first..first + count).try_for_each(|number| match generator.next_request() {
+                Next::Request(request) if request.direction == Direction::Write => self.read_one(
+                    Request {
+                        direction: Direction::Read,
+                        ..request
+                    },
+                    number,
+                ),
+                _ => ControlFlow::Continue(()),
+            })
+        };
+        let drained = self.drain();
+        self.reading_back = false;
+        drained?;
+        end
+    }
+
+    fn read_one(&mut self, request: Request, write: u64) -> ControlFlow<Halt> {
+        if self.task.stop.load(Ordering::Relaxed) {
+            return ControlFlow::Break(Halt::Stopped);
+        }
+        self.issue(request, write)?;
+        if self.free.is_empty() {
+            self.reap_one()?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Gives one request to the queue; there must be a free slot. Returns when it began.
+    #[inline]
+    fn issue(&mut self, request: Request, write: u64) -> ControlFlow<Halt, Instant> {
+        let Some(index) = self.free.pop() else {
+            unreachable!("a full queue is reaped before the next request");
+        };
+        let len = ByteLen::new(u64::from(request.len));
+        let file_offset = self.task.plan.offset.get() + request.offset;
+        let position = self.task.area.start.get() + file_offset;
+        let slot = &mut self.slots[index];
+        let Some(buffer) = slot.buffer.slice(ByteLen::ZERO, len) else {
+            unreachable!("no request is longer than the longest");
+        };
+        if request.direction == Direction::Write
+            && let Some(verifier) = &self.verifier
+        {
+            let block = &mut self.scratch[..request.len as usize];
+            verifier.fill(block, file_offset, self.seed.derive(write));
+            // Buffers are RAM frames of the stage: reaching them cannot fail.
+            let _ = self.task.ram.write_bytes(buffer, block);
+        }
+        (slot.request, slot.write) = (request, write);
+        let Some(sector) = BytePos::new(position).sector() else {
+            unreachable!("positions are whole sectors");
+        };
+        let bio = match request.direction {
+            Direction::Read => Bio::read(sector, buffer),
+            Direction::Write => Bio::write(sector, buffer),
+            Direction::Trim => Bio::discard(sector, len),
+        };
+        let began = Instant::now();
+        slot.began = began;
+        if P::PINS {
+            self.pin(index, position)?;
+        }
+        let in_flight = self.slots.len() - self.free.len();
+        self.out.depths[(in_flight.ilog2() as usize).min(6)] += 1;
+        if let Err(rejected) = self.queue.submit(bio.with_token(index as u64)) {
+            unreachable!("a free slot means a free place in the queue: {rejected}");
+        }
+        ControlFlow::Continue(began)
+    }
+
+    #[inline]
+    fn pin(&mut self, index: usize, position: u64) -> ControlFlow<Halt> {
+        let request = self.slots[index].request;
+        let first = position >> PAGE_SHIFT;
+        let last = (position + u64::from(request.len) - 1) >> PAGE_SHIFT;
+        let count = last - first + 1;
+        let Some(frames) = self.task.device_frames.slice(first, FrameCount::new(count)) else {
+            unreachable!("requests stay within the device");
+        };
+        let slot = &mut self.slots[index];
+        if let Err(error) = self.task.pins.pin(&self.context, frames, &mut slot.held) {
+            self.pin_later(index, frames, error)?;
+        }
+        self.slots[index].frames = count;
+        self.pinned += count;
+        self.out.pinned_peak = self.out.pinned_peak.max(self.pinned);
+        ControlFlow::Continue(())
+    }
+
+    /// The budget is pinned: let requests come back, first our own, and try again.
+    #[cold]
+    fn pin_later(
+        &mut self,
+        index: usize,
+        frames: PfnRange,
+        mut error: PinError,
+    ) -> ControlFlow<Halt> {
+        let patience = Instant::now() + PIN_PATIENCE;
+        loop {
+            let full = matches!(error, PinError::Full(_));
+            let in_flight = self.queue.in_flight() > 0;
+            if !full || (!in_flight && Instant::now() >= patience) {
+                let request = self.slots[index].request;
+                self.free.push(index);
+                self.fail(FailureKind::Pin {
+                    file: self.task.area.name.clone(),
+                    offset: self.task.plan.offset.get() + request.offset,
+                    len: request.len,
+                    error: error.to_string(),
+                });
+                return ControlFlow::Break(Halt::Failed);
+            }
+            if in_flight {
+                self.reap_one()?;
+            } else {
+                std::thread::yield_now();
+            }
+            let slot = &mut self.slots[index];
+            match self.task.pins.pin(&self.context, frames, &mut slot.held) {
+                Ok(()) => return ControlFlow::Continue(()),
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    /// Takes the next completion and accounts for it. Returns when it had come back.
+    #[inline]
+    fn reap_one(&mut self) -> ControlFlow<Halt, Instant> {
+        let completion = loop {
+            match self.queue.reap() {
+                Some(completion) => break completion,
+                None => core::hint::spin_loop(),
+            }
+        };
+        let index = completion.bio.token() as usize;
+        let slot = &mut self.slots[index];
+        if P::PINS {
+            self.task.pins.unpin(&mut slot.held);
+            self.pinned -= slot.frames;
+        }
+        let now = Instant::now();
+        self.free.push(index);
+        let request = slot.request;
+        if let Err(error) = completion.result {
+            self.fail(FailureKind::Device {
+                direction: Some(request.direction),
+                file: self.task.area.name.clone(),
+                offset: self.task.plan.offset.get() + request.offset,
+                len: request.len,
+                error: error.to_string(),
+                errno: error.errno(),
+            });
+            return ControlFlow::Break(Halt::Failed);
+        }
+        let stats = &mut self.out.directions[request.direction];
+        stats.ios += 1;
+        stats.bytes += u64::from(request.len);
+        stats
+            .latencies
+            .record(now.saturating_duration_since(slot.began));
+        let live = self.task.live;
+        live.ios[request.direction].store(stats.ios, Ordering::Relaxed);
+        live.bytes[request.direction].store(stats.bytes, Ordering::Relaxed);
+        if self.reading_back || self.verify_reads {
+            self.check(index)?;
+        }
+        ControlFlow::Continue(now)
+    }
+
+    fn check(&mut self, index: usize) -> ControlFlow<Halt> {
+        let Some(verifier) = &self.verifier else {
+            return ControlFlow::Continue(());
+        };
+        let slot = &self.slots[index];
+        let block = &mut self.scratch[..slot.request.len as usize];
+        // Buffers are RAM frames of the stage: reaching them cannot fail.
+        let _ = self.task.ram.read_bytes(slot.buffer, block);
+        let offset = self.task.plan.offset.get() + slot.request.offset;
+        let known = self.reading_back && !self.task.plan.disturbed;
+        let seed = known.then(|| self.seed.derive(slot.write));
+        let Err(mismatch) = verifier.check(block, offset, seed) else {
+            return ControlFlow::Continue(());
+        };
+        self.out.mismatches += 1;
+        self.fail(FailureKind::Mismatch {
+            file: self.task.area.name.clone(),
+            mismatch,
+        });
+        if self.task.section.verify.as_ref().is_some_and(|v| v.fatal) {
+            return ControlFlow::Break(Halt::Failed);
+        }
+        ControlFlow::Continue(())
+    }
+
+    #[cold]
+    fn fail(&mut self, kind: FailureKind) {
+        if self.out.failures.len() < KEPT_FAILURES {
+            let section = self.task.section.name.clone();
+            self.out.failures.push(Failure {
+                section,
+                way: self.task.way,
+                kind,
+            });
+        }
+    }
+
+    fn drain(&mut self) -> ControlFlow<Halt> {
+        let mut end = ControlFlow::Continue(());
+        while self.queue.in_flight() > 0 {
+            if let ControlFlow::Break(halt) = self.reap_one() {
+                // The rest must still come back, or their pins would stay.
+                end = ControlFlow::Break(halt);
+            }
+        }
+        end
+    }
+
+    fn flush(&mut self) -> ControlFlow<Halt> {
+        self.drain()?;
+        let began = Instant::now();
+        if let Err(rejected) = self.queue.submit(Bio::flush()) {
+            unreachable!("the queue is empty: {rejected}");
+        }
+        let mut result = Ok(());
+        self.queue.drain(|completion| result = completion.result);
+        self.out.sync.record(began.elapsed());
+        if let Err(error) = result {
+            self.fail(FailureKind::Device {
+                direction: None,
+                file: self.task.area.name.clone(),
+                offset: 0,
+                len: 0,
+                error: error.to_string(),
+                errno: error.errno(),
+            });
+            return ControlFlow::Break(Halt::Failed);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Waits for the moment a request is due, with nothing of ours left in the queue.
+    fn wait_until(&mut self, due: Instant) -> ControlFlow<Halt> {
+        if Instant::now() >= due {
+            return ControlFlow::Continue(());
+        }
+        self.drain()?;
+        let due = self.deadline.map_or(due, |deadline| due.min(deadline));
+        self.sleep_until(due);
+        ControlFlow::Continue(())
+    }
+
+    fn sleep_until(&self, due: Instant) {
+        // The kernel wakes us late by about this much; the rest is spun away.
+        const SLACK: Duration = Duration::from_micros(80);
+        const NAP: Duration = Duration::from_millis(50);
+        while !self.task.stop.load(Ordering::Relaxed) {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            if left > SLACK {
+                std::thread::sleep((left - SLACK).min(NAP));
+            } else {
+                core::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// The last write to each place, by offset: its length and number. A write that an overlapping
+/// later one has partly replaced is left out, for nobody can say what it should hold.
+fn last_writes(generator: &mut Generator, first: u64, count: u64) -> BTreeMap<u64, (u32, u64)> {
+    let mut last: BTreeMap<u64, (u32, u64)> = BTreeMap::new();
+    for number in first..first + count {
+        let Next::Request(request) = generator.next_request() else {
+            break;
+        };
+        if request.direction == Direction::Read {
+            continue;
+        }
+        let end = request.offset + u64::from(request.len);
+        while let Some((&offset, &(len, _))) = last.range(..end).next_back()
+            && offset + u64::from(len) > request.offset
+        {
+            last.remove(&offset);
+        }
+        if request.direction == Direction::Write {
+            last.insert(request.offset, (request.len, number));
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{IniFile, Job, PlanOptions};
+
+    #[test]
+    fn of_overlapping_writes_only_the_last_whole_one_is_read_back() {
+        let text = "[a]\nrw=randwrite\nbsrange=512-4k\nnorandommap\nsize=32k\nio_size=256k\n";
+        let ini = IniFile::parse("j.fio", text, |_| None).expect("parses");
+        let plan = Job::from_ini(&ini).and_then(|j| j.plan(&PlanOptions::default()));
+        let plan = plan.expect("fits");
+        let thread = plan.threads_of(0).next().expect("one").clone();
+        let generator = plan.generator(&thread).expect("small");
+        let mut owner = vec![u64::MAX; 32 * 1024];
+        let mut requests = Vec::new();
+        let mut replay = generator.clone();
+        while let Next::Request(r) = replay.next_request() {
+            let from = usize::try_from(r.offset).expect("small");
+            owner[from..from + r.len as usize].fill(requests.len() as u64);
+            requests.push(r);
+        }
+        let last = last_writes(&mut generator.clone(), 0, requests.len() as u64);
+        let whole = |n: usize| {
+            let from = usize::try_from(requests[n].offset).expect("small");
+            owner[from..from + requests[n].len as usize]
+                .iter()
+                .all(|o| *o == n as u64)
+        };
+        let expected: Vec<u64> = (0..requests.len())
+            .filter(|n| whole(*n))
+            .map(|n| n as u64)
+            .collect();
+        let mut found: Vec<u64> = last.values().map(|(_, n)| *n).collect();
+        found.sort_unstable();
+        assert_eq!(found, expected);
+        assert!(found.len() > 4);
+    }
+}
