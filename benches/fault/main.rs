@@ -66,7 +66,7 @@ fn touches(report: &mut Report) {
 }
 
 fn reclaims(report: &mut Report) {
-    let pairs = report.scaled(2000, 400);
+    let pairs = report.scaled(600, 120);
     for (theirs, against, figure, target) in [
         (
             RECLAIM_CONTIGUOUS,

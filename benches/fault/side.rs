@@ -11,7 +11,8 @@ use super::{
 };
 use core::{
     hint,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
 };
 use std::{thread, time::Instant};
 
@@ -130,22 +131,59 @@ trait Reclaim {
     fn reclaim(&mut self);
 }
 
-/// Serves any question: nanoseconds for one reclaim, while another thread of the process runs on the
-/// other CPU and so has to be told.
-fn serve_reclaim(mut side: impl Reclaim) {
-    thread::spawn(|| {
+/// Another thread of the process, which runs on the other CPU while it is wanted and so has to be
+/// told of every translation that goes.
+struct Other {
+    wanted: AtomicBool,
+    turns: AtomicU64,
+}
+
+impl Other {
+    /// The life of that thread.
+    fn live(&self) -> ! {
         cpus::pin(1);
-        let turns = AtomicU64::new(0);
         loop {
-            hint::black_box(turns.fetch_add(1, Ordering::Relaxed));
+            while self.wanted.load(Ordering::Acquire) {
+                self.turns.fetch_add(1, Ordering::Relaxed);
+            }
+            thread::park();
         }
-    });
+    }
+
+    /// Waits until it is seen running.
+    fn wait_until_running(&self) {
+        let before = self.turns.load(Ordering::Relaxed);
+        while self.turns.load(Ordering::Relaxed) < before + 100 {
+            hint::spin_loop();
+        }
+    }
+}
+
+/// Reclaims in one sample.
+const RECLAIMS: u64 = 8;
+
+/// Serves any question: nanoseconds for each of some reclaims while another thread runs.
+fn serve_reclaim(mut side: impl Reclaim) {
+    static OTHER: Other = Other {
+        wanted: AtomicBool::new(false),
+        turns: AtomicU64::new(0),
+    };
+    let other = thread::spawn(|| OTHER.live());
     cpus::pin(0);
     sides::serve(|_| {
-        side.prepare();
-        let start = Instant::now();
-        side.reclaim();
-        vec![start.elapsed().as_nanos() as f64]
+        OTHER.wanted.store(true, Ordering::Release);
+        other.thread().unpark();
+        let mut taken = Duration::ZERO;
+        for _ in 0..RECLAIMS {
+            side.prepare();
+            OTHER.wait_until_running();
+            let start = Instant::now();
+            side.reclaim();
+            taken += start.elapsed();
+        }
+        // Only the side that is asked keeps the other CPU busy.
+        OTHER.wanted.store(false, Ordering::Release);
+        vec![taken.as_nanos() as f64 / RECLAIMS as f64]
     });
 }
 
