@@ -48,6 +48,9 @@ pub trait BlockDevice {
     /// its limit. Bytes move through a [`FrameAccess`](crate::FrameAccess) that the device owns
     /// or borrows.
     ///
+    /// A device that finishes later waits here until it has: this is how
+    /// [`submit_sync`](crate::submit_sync) reaches it, from any thread.
+    ///
     /// # Errors
     /// Whatever the completion shall report.
     fn execute(&self, request: &Request) -> Result<(), BlkError>;

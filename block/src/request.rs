@@ -143,7 +143,8 @@ impl Request {
         }
     }
 
-    /// The queue it came through.
+    /// The queue it came through; number 65535 stands for none, that is for
+    /// [`submit_sync`](crate::submit_sync).
     pub const fn queue(&self) -> QueueId {
         self.queue
     }

@@ -246,6 +246,16 @@ fn an_existing_file_is_not_overwritten() {
 }
 
 #[test]
+fn an_image_that_could_not_be_made_is_not_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new");
+    let refused = PmemFrames::create(Pfn::MAX, &path, ByteLen::new(8192));
+    assert!(matches!(refused, Err(PmemOpenError::Range(_))));
+    assert!(!path.exists());
+    assert!(PmemFrames::create(base(), &path, ByteLen::new(8192)).is_ok());
+}
+
+#[test]
 fn more_than_the_address_space_is_refused_with_the_number() {
     let whole = MapPolicy {
         direct_limit: ByteLen::new(1 << 50),

@@ -26,7 +26,7 @@ use pageless_pfn::Pfn;
 use rustc_hash::FxBuildHasher;
 
 use crate::counters::Counters;
-use crate::geometry::{ChunkIndex, Geometry, GroupIndex, range};
+use crate::geometry::{ChunkIndex, DESCRIPTOR_BYTES, Geometry, GroupIndex, range};
 
 /// Which filling of a chunk this is. Never repeats within a memmap, so an old one cannot be taken for
 /// a new one.
@@ -327,7 +327,8 @@ impl Directory {
             let slot = self.slot(at);
             let (chunk, newer) = (slot.chunk, slot.newer);
             if slot.state == ChunkState::Present {
-                if pinned(chunk, slot.hint) {
+                let hinted = u64::from(slot.hint) * DESCRIPTOR_BYTES < slot.present;
+                if hinted && pinned(chunk, slot.hint) {
                     self.counters.passed_over += 1;
                 } else {
                     let present = slot.present;

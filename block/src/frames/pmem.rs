@@ -203,15 +203,17 @@ impl PmemFrames {
             .create_new(true)
             .open(path)
             .map_err(|e| PmemOpenError::from_open(path, e))?;
-        file.set_len(size.get())
-            .map_err(|e| PmemOpenError::os(path, "giving it its size", e))?;
-        Self::build(
-            base,
-            size,
-            file,
-            Source::Image(path.into()),
-            MapPolicy::default(),
-        )
+        let source = Source::Image(path.into());
+        let built = file
+            .set_len(size.get())
+            .map_err(|e| PmemOpenError::os(path, "giving it its size", e))
+            .and_then(|()| Self::build(base, size, file, source, MapPolicy::default()));
+        if built.is_err() {
+            // Ours and empty. Left behind, it would stand in the way of the next attempt; if it
+            // cannot be removed either, the first error is the one to tell.
+            let _ = std::fs::remove_file(path);
+        }
+        built
     }
 
     fn build(

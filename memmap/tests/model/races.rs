@@ -1,0 +1,258 @@
+//! Hazard: get, freeze, flush and fill in the one order that breaks them.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use pageless_fault::{Completion, MaySleep, UnmapError};
+use pageless_memmap::{
+    Budget, ChunkSize, ChunkState, Config, GetError, Memmap, Pinned, TryGetError,
+};
+use pageless_pfn::{FrameCount, PagedPfn, Pfn, PfnFlags, PfnRange, PfnT};
+
+use crate::machine::{Control, ModelMachine, ModelWindow, Step};
+
+pub(crate) type ModelMemmap = Memmap<ModelWindow>;
+
+pub(crate) fn pfn(index: u64) -> PagedPfn {
+    PfnT::new(Pfn::try_new(index).unwrap(), PfnFlags::MAP)
+        .paged()
+        .unwrap()
+}
+
+/// A memmap of 64 Ki frames: two leaf tables of descriptors.
+pub(crate) fn attach(chunk: u64) -> (Arc<ModelMemmap>, Arc<Control>) {
+    let machine = ModelMachine::default();
+    let chunk = ChunkSize::try_new(chunk).unwrap();
+    let frames = if cfg!(miri) { 1 << 12 } else { 1 << 16 };
+    let pfns = PfnRange::try_new(Pfn::try_new(0).unwrap(), FrameCount::new(frames)).unwrap();
+    let config = Config {
+        chunk,
+        budget: Budget::new(1 << 20, chunk).unwrap(),
+        reserve_chunks: 0,
+    };
+    let memmap = Memmap::attach(&machine, pfns, config).unwrap();
+    (Arc::new(memmap), machine.control)
+}
+
+/// Runs `lookup` in another thread while the flush is pending, until it has either come back or been
+/// seen waiting. Returns what it found and the chunks that had been reclaimed by then, if it came back.
+fn while_flushing(
+    memmap: &Arc<ModelMemmap>,
+    control: &Control,
+    index: u64,
+) -> Arc<Mutex<Option<u64>>> {
+    let came_back = Arc::new(Mutex::new(None));
+    let once = AtomicBool::new(false);
+    let (memmap, result) = (Arc::clone(memmap), Arc::clone(&came_back));
+    control.on(move |step| {
+        if step != Step::Flush || once.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let waits = memmap.counters().waits;
+        let (other, result) = (Arc::clone(&memmap), Arc::clone(&result));
+        let thread = std::thread::spawn(move || {
+            let page = other.get(&MaySleep::claim(), pfn(index)).unwrap();
+            *result.lock().unwrap() = Some(other.counters().chunks_reclaimed);
+            drop(page);
+        });
+        // One of the two happens: it waits, as it must, or it comes back too early.
+        while memmap.counters().waits == waits && !thread.is_finished() {
+            std::thread::yield_now();
+        }
+    });
+    came_back
+}
+
+fn reclaim_with_a_lookup_during_the_flush(stale: bool, index: u64) {
+    let ctx = MaySleep::claim();
+    let (memmap, control) = attach(4096);
+    drop(memmap.get(&ctx, pfn(5)).unwrap());
+    let old = memmap.chunk(pfn(5).pfn()).unwrap().generation;
+    control.stale.store(stale, Ordering::Relaxed);
+    let came_back = while_flushing(&memmap, &control, index);
+    memmap.reclaim(&ctx, 0).unwrap();
+    // The lookup ends after the flush, however long its thread takes.
+    let reclaimed = loop {
+        if let Some(reclaimed) = *came_back.lock().unwrap() {
+            break reclaimed;
+        }
+        std::thread::yield_now();
+    };
+    control.off();
+    assert_eq!(
+        reclaimed, 1,
+        "a lookup came back before the flush was proved"
+    );
+    let new = memmap.chunk(pfn(index).pfn()).unwrap().generation;
+    assert!(new > old, "an old generation came back");
+    assert_eq!(memmap.counters().chunks_populated, 2);
+    assert_eq!(memmap.counters().limbo_bytes, 0);
+    control.assert_clean();
+    memmap.self_check().unwrap();
+}
+
+#[test]
+fn a_fault_during_the_flush_waits_and_starts_a_new_generation() {
+    reclaim_with_a_lookup_during_the_flush(false, 5);
+}
+
+#[test]
+fn a_stale_translation_during_the_flush_finds_frozen_and_backs_off() {
+    reclaim_with_a_lookup_during_the_flush(true, 5);
+}
+
+#[test]
+fn a_fill_beside_the_last_chunk_of_a_leaf_table_waits_for_the_table_to_go() {
+    // Another chunk of the same leaf table, which the whole-table unmap covers.
+    reclaim_with_a_lookup_during_the_flush(false, 64 * 10);
+}
+
+#[test]
+fn a_reference_that_arrives_during_the_freeze_thaws_what_was_frozen() {
+    let ctx = MaySleep::claim();
+    let (memmap, control) = attach(4096);
+    drop(memmap.get(&ctx, pfn(0)).unwrap());
+    let held: Arc<Mutex<Option<Pinned>>> = Arc::default();
+    control.on({
+        let (memmap, held) = (Arc::clone(&memmap), Arc::clone(&held));
+        move |step| {
+            // Twenty descriptors are frozen; somebody takes the fortieth.
+            if step == Step::Freeze(20 * 64) {
+                let page = memmap.try_get(pfn(40)).unwrap();
+                *held.lock().unwrap() = Some(page.into_pinned());
+            }
+        }
+    });
+    memmap.reclaim(&ctx, 0).unwrap();
+    control.off();
+    let counters = memmap.counters();
+    assert_eq!((counters.chunks_reclaimed, counters.passed_over), (0, 1));
+    assert_eq!(
+        memmap.chunk(pfn(0).pfn()).unwrap().state,
+        ChunkState::Present
+    );
+    for index in 0..64 {
+        let page = memmap
+            .try_get(pfn(index))
+            .unwrap_or_else(|error| panic!("descriptor {index} stayed frozen: {error}"));
+        assert_eq!(page.references(), if index == 40 { 2 } else { 1 });
+    }
+    memmap.unpin(held.lock().unwrap().take().unwrap());
+    memmap.reclaim(&ctx, 0).unwrap();
+    assert_eq!(memmap.counters().chunks_reclaimed, 1);
+    control.assert_clean();
+}
+
+#[test]
+fn a_lookup_never_waits_for_a_freeze_where_it_must_not_sleep() {
+    let ctx = MaySleep::claim();
+    let (memmap, control) = attach(4096);
+    drop(memmap.get(&ctx, pfn(0)).unwrap());
+    let blocked = Arc::new(AtomicU32::new(0));
+    control.on({
+        let (memmap, blocked) = (Arc::clone(&memmap), Arc::clone(&blocked));
+        move |step| {
+            if matches!(step, Step::Clear | Step::Flush)
+                && matches!(memmap.try_get(pfn(3)), Err(TryGetError::WouldBlock { .. }))
+            {
+                blocked.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    memmap.reclaim(&ctx, 0).unwrap();
+    control.off();
+    assert_eq!(blocked.load(Ordering::Relaxed), 2);
+    assert_eq!(memmap.counters().chunks_reclaimed, 1);
+}
+
+#[test]
+fn limbo_is_in_the_books_until_the_flush_is_proved() {
+    let ctx = MaySleep::claim();
+    let (memmap, control) = attach(4096);
+    for chunk in 0..4 {
+        drop(memmap.get(&ctx, pfn(chunk * 64)).unwrap());
+    }
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    control.on({
+        let (memmap, seen) = (Arc::clone(&memmap), Arc::clone(&seen));
+        move |step| {
+            if step == Step::Flush {
+                seen.lock().unwrap().push(memmap.counters());
+            }
+        }
+    });
+    let used = memmap.counters().used_bytes();
+    memmap.reclaim(&ctx, used - 3 * 4096).unwrap();
+    control.off();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 1, "not one shootdown for the batch");
+    assert_eq!((seen[0].live_bytes, seen[0].limbo_bytes), (4096, 3 * 4096));
+    assert_eq!(
+        seen[0].used_bytes(),
+        used,
+        "bytes counted free before the flush"
+    );
+    let after = memmap.counters();
+    assert_eq!((after.live_bytes, after.limbo_bytes), (4096, 0));
+}
+
+#[test]
+fn an_early_acknowledgement_frees_nothing() {
+    let ctx = MaySleep::claim();
+    for grade in [Completion::Entered, Completion::Invalidated] {
+        let (memmap, control) = attach(4096);
+        drop(memmap.get(&ctx, pfn(5)).unwrap());
+        *control.grade.lock().unwrap() = Some(grade);
+        assert_eq!(
+            memmap.reclaim(&ctx, 0),
+            Err(UnmapError::NotQuiescent { grade })
+        );
+        let counters = memmap.counters();
+        assert_eq!((counters.limbo_bytes, counters.chunks_reclaimed), (4096, 0));
+        assert_eq!(counters.flush_failures, 1);
+        // Retained, and said so; never filled again, never waited for.
+        assert!(matches!(
+            memmap.get(&ctx, pfn(6)),
+            Err(GetError::Quarantined { .. })
+        ));
+        control.assert_clean();
+        memmap.self_check().unwrap();
+    }
+}
+
+#[test]
+fn threads_on_a_model_machine_keep_their_references() {
+    let (memmap, control) = attach(4096);
+    let done = AtomicBool::new(false);
+    let rounds = if cfg!(miri) { 40 } else { 4_000 };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let ctx = MaySleep::claim();
+            while !done.load(Ordering::Relaxed) {
+                memmap.reclaim(&ctx, 0).unwrap();
+                std::thread::yield_now();
+            }
+        });
+        let threads: Vec<_> = (0..3_u64)
+            .map(|thread| {
+                let memmap = &memmap;
+                scope.spawn(move || {
+                    let ctx = MaySleep::claim();
+                    for round in 0..rounds {
+                        let page = memmap.get(&ctx, pfn((round + thread) % 3 * 64)).unwrap();
+                        page.set_private(thread as usize, round as u32);
+                        std::thread::yield_now();
+                        assert_eq!(page.private(thread as usize), round as u32);
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    control.assert_clean();
+    memmap.self_check().unwrap();
+    memmap.detach(&MaySleep::claim(), || true).unwrap();
+}
