@@ -174,8 +174,12 @@ impl Plan {
     /// # Errors
     /// [`TooManyBlocks`], which planning has already ruled out.
     pub fn generator(&self, thread: &ThreadPlan) -> Result<Generator, TooManyBlocks> {
+        Generator::new(&self.shape(thread), thread.seed)
+    }
+
+    fn shape(&self, thread: &ThreadPlan) -> Shape<'_> {
         let section = &self.job.sections[thread.section];
-        let shape = Shape {
+        Shape {
             access: section.access,
             sizes: &section.sizes,
             align: section.align,
@@ -187,8 +191,7 @@ impl Plan {
                 bytes: thread.pass.get(),
                 ios: section.number_ios,
             },
-        };
-        Generator::new(&shape, thread.seed)
+        }
     }
 
     /// The pieces of the device that threads touch, merged and in order: (start, length).
