@@ -147,6 +147,10 @@ pub trait Word: Copy {
     /// The value found, if it is not `current`.
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32>;
 
+    /// Replaces whatever is there by `new`, with Release, in one step with respect to
+    /// [`fetch_add`](Word::fetch_add).
+    fn exchange(self, new: u32) -> u32;
+
     /// Reads.
     fn load(self, order: Ordering) -> u32;
 

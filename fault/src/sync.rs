@@ -53,8 +53,8 @@ impl<T> Mutex<T> {
         #[cfg(any(loom, feature = "std"))]
         let inner = match self.0.try_lock() {
             Ok(inner) => inner,
-            Err(imp::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(imp::TryLockError::WouldBlock) => return None,
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(std::sync::TryLockError::WouldBlock) => return None,
         };
         #[cfg(not(any(loom, feature = "std")))]
         let inner = self.0.try_lock()?;

@@ -74,10 +74,12 @@ pub(crate) fn freeze(word: impl Word) -> bool {
     word.compare_exchange(0, FROZEN).is_ok()
 }
 
-/// Gives a frozen descriptor back, unreferenced. Release pairs with the Acquire of [`get`].
+/// Gives a frozen descriptor back, unreferenced. An exchange and not a store: increments of those who
+/// came too late are either before it, and gone, or after it, and count. Its Release pairs with the
+/// Acquire of [`get`].
 #[inline]
 pub(crate) fn thaw(word: impl Word) {
-    word.store(0, Ordering::Release);
+    word.exchange(0);
 }
 
 /// References held now. A frozen descriptor has none.
@@ -87,3 +89,6 @@ pub(crate) fn references(word: impl Word) -> u32 {
         count => count,
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom;

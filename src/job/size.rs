@@ -99,6 +99,12 @@ pub fn job_size(text: &str, base: KbBase) -> Result<Bytes, ValueError> {
         KbBase::Binary => (1024u64, 1000u64),
         KbBase::Decimal => (1000, 1024),
     };
+    if is_hexadecimal(text) && !rest.is_empty() {
+        return Err(ValueError::UnknownUnit {
+            rest: rest.to_owned(),
+            read: number.to_string(),
+        });
+    }
     let lower = rest.to_ascii_lowercase();
     let mut letters = lower.chars();
     let power = match letters.next() {
@@ -214,6 +220,11 @@ pub fn command_line_size(text: &str) -> Result<Bytes, ValueError> {
     Ok(Bytes(bytes as u64))
 }
 
+/// Whether `text` begins as a hexadecimal number. fio ignores the unit behind one.
+pub(super) fn is_hexadecimal(text: &str) -> bool {
+    text.starts_with("0x") || text.starts_with("0X")
+}
+
 /// Splits `text` into its leading decimal or hexadecimal number and the rest.
 ///
 /// # Errors
@@ -271,7 +282,7 @@ mod tests {
     #[test]
     fn what_fio_misreads_silently_is_an_error() {
         for text in [
-            "1.5k", "1e3", "10q", "10kx", "1kk", "10 k", "", "k", ".5", "-1", "+1",
+            "1.5k", "1e3", "10q", "10kx", "1kk", "10 k", "", "k", ".5", "-1", "+1", "0x10k", "0x1g",
         ] {
             assert!(read(text).is_err(), "{text}");
         }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::error::ValueError;
-use super::size::leading_number;
+use super::size::{is_hexadecimal, leading_number};
 
 /// The unit of a bare number, which depends on the option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,11 @@ pub enum BareUnit {
 /// to fio, `1sec` one microsecond.
 pub fn job_time(text: &str, bare: BareUnit) -> Result<Duration, ValueError> {
     let (number, rest) = leading_number(text)?;
+    if is_hexadecimal(text) {
+        return Err(ValueError::Shape(
+            "a decimal number with its unit, as in 30s",
+        ));
+    }
     let bare_micros = match bare {
         BareUnit::Seconds => 1_000_000,
         BareUnit::Microseconds => 1,
@@ -92,7 +97,7 @@ mod tests {
             error.to_string().contains("silently read it as 0 s"),
             "{error}"
         );
-        for text in ["", ".3", "1sec", "1min", "5x", "-1", "1.5ms"] {
+        for text in ["", ".3", "1sec", "1min", "0x10s", "5x", "-1", "1.5ms"] {
             assert!(job_time(text, BareUnit::Seconds).is_err(), "{text}");
         }
     }

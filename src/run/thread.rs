@@ -101,6 +101,8 @@ struct Worker<'a, D: BlockDevice, P: DescriptorPins> {
     issued: u64,
     pace: Option<Pace>,
     epoch: Instant,
+    /// Up to where the time is accounted to directions.
+    mark: Instant,
     ramp_end: Option<Instant>,
     deadline: Option<Instant>,
     /// Reading back what was written: every read is checked.
@@ -177,6 +179,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
             issued: 0,
             pace,
             epoch: now,
+            mark: now,
             ramp_end: None,
             deadline: None,
             reading_back: false,
@@ -200,6 +203,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         self.sleep_until(Instant::now() + self.start_delay());
         let cpu = CpuUse::of_this_thread();
         self.epoch = Instant::now();
+        self.mark = self.epoch;
         let began = self.epoch;
         let ramp = Some(section.ramp_time).filter(|t| !t.is_zero());
         self.ramp_end = ramp.map(|t| began + t);
@@ -235,10 +239,9 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         let read_back = section.verify.as_ref().is_some_and(|v| v.read_back)
             && section.access.has(Direction::Write);
         let mut begun = read_back.then(|| (self.task.generator.clone(), self.issued));
-        let phase = Instant::now();
         let end = self.issue_pass(&mut begun);
         let drained = self.drain();
-        let spent = phase.max(self.epoch).elapsed();
+        let spent = self.lap();
         for direction in Direction::ALL {
             if section.access.has(direction) {
                 self.out.directions[direction].runtime += spent;
@@ -248,12 +251,20 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         if let Some((generator, first)) = begun
             && !matches!(end, ControlFlow::Break(Halt::Stopped | Halt::Failed))
         {
-            let phase = Instant::now();
             let checked = self.read_back(generator, first);
-            self.out.directions[Direction::Read].runtime += phase.elapsed();
+            let spent = self.lap();
+            self.out.directions[Direction::Read].runtime += spent;
             checked?;
         }
         end
+    }
+
+    /// The time since the last lap.
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        let spent = now.saturating_duration_since(self.mark);
+        self.mark = now;
+        spent
     }
 
     fn issue_pass(&mut self, begun: &mut Option<(Generator, u64)>) -> ControlFlow<Halt> {
@@ -331,6 +342,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
             *pace = Pace::new(self.task.section.rates);
         }
         self.epoch = Instant::now();
+        self.mark = self.epoch;
         ControlFlow::Continue(())
     }
 
@@ -647,14 +659,224 @@ fn last_writes(generator: &mut Generator, first: u64, count: u64) -> BTreeMap<u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{IniFile, Job, PlanOptions};
+    use core::cell::RefCell;
+    use std::sync::Mutex;
+
+    use alloc::sync::Arc;
+
+    use pageless_block::{BlkError, Request as BlockRequest};
+    use pageless_block::{DeviceInfo, Done, Op, Pmem, PmemFrames};
+    use pageless_pfn::Pfn;
+
+    use super::super::pins::MemmapCounters;
+    use crate::job::{IniFile, Job, Plan, PlanOptions};
+
+    fn plan(text: &str) -> Plan {
+        let ini = IniFile::parse("j.fio", text, |_| None).expect("parses");
+        let job = Job::from_ini(&ini).expect("understood");
+        job.plan(&PlanOptions::default()).expect("fits")
+    }
+
+    /// How often each frame is pinned, and how many pins there were.
+    #[derive(Debug, Default)]
+    struct VecPins {
+        pinned: Mutex<BTreeMap<u64, u32>>,
+        /// Once so many frames are pinned there is no room.
+        room: Option<usize>,
+        pins: AtomicU64,
+    }
+
+    impl VecPins {
+        fn is_pinned(&self, frame: u64) -> bool {
+            self.pinned.lock().expect("whole").contains_key(&frame)
+        }
+    }
+
+    impl DescriptorPins for VecPins {
+        type Held = Vec<u64>;
+        type Context = ();
+        const PINS: bool = true;
+
+        fn enter(&self) {}
+
+        fn pin(&self, (): &(), frames: PfnRange, held: &mut Vec<u64>) -> Result<(), PinError> {
+            assert!(
+                held.is_empty(),
+                "a slot is used again before it was unpinned"
+            );
+            let mut pinned = self.pinned.lock().expect("whole");
+            if self.room.is_some_and(|room| pinned.len() >= room) {
+                return Err(PinError::Full("no room".to_owned()));
+            }
+            for pfn in frames.iter() {
+                *pinned.entry(pfn.get()).or_default() += 1;
+                held.push(pfn.get());
+                self.pins.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        }
+
+        fn unpin(&self, held: &mut Vec<u64>) {
+            let mut pinned = self.pinned.lock().expect("whole");
+            for frame in held.drain(..) {
+                let count = pinned.get_mut(&frame).expect("unpinned twice");
+                *count -= 1;
+                if *count == 0 {
+                    pinned.remove(&frame);
+                }
+            }
+        }
+
+        fn counters(&self) -> MemmapCounters {
+            MemmapCounters::default()
+        }
+
+        fn begin_section(&self) {}
+    }
+
+    type Disk = Pmem<Arc<RamFrames>>;
+
+    /// Keeps requests until it is asked, and then answers with the newest first.
+    struct LastInFirstOut<'a> {
+        disk: &'a Disk,
+        pins: &'a VecPins,
+        held: RefCell<Vec<BlockRequest>>,
+        deepest: core::cell::Cell<usize>,
+        fails_at: Option<u64>,
+    }
+
+    impl LastInFirstOut<'_> {
+        fn assert_pinned(&self, request: &BlockRequest) {
+            let first = request.position().get() >> PAGE_SHIFT;
+            let last = (request.position().get() + request.len().get() - 1) >> PAGE_SHIFT;
+            for frame in first..=last {
+                let pfn = self.disk.range().start().get() + frame;
+                assert!(
+                    self.pins.is_pinned(pfn),
+                    "frame {frame} of {request:?} is not pinned"
+                );
+            }
+        }
+    }
+
+    impl BlockDevice for LastInFirstOut<'_> {
+        fn info(&self) -> DeviceInfo {
+            self.disk.info()
+        }
+
+        fn execute(&self, request: &BlockRequest) -> Result<(), BlkError> {
+            if request.op() != Op::Flush {
+                self.assert_pinned(request);
+                if self.fails_at == Some(request.position().get()) {
+                    return Err(BlkError::Medium);
+                }
+            }
+            self.disk.execute(request)
+        }
+
+        fn submit(&self, request: BlockRequest) -> Option<Done> {
+            let mut held = self.held.borrow_mut();
+            held.push(request);
+            self.deepest.set(self.deepest.get().max(held.len()));
+            None
+        }
+
+        fn poll(&self, _queue: QueueId, done: &mut dyn FnMut(Done)) {
+            let request = self.held.borrow_mut().pop();
+            if let Some(request) = request {
+                let result = self.execute(&request);
+                done(request.complete(result));
+            }
+        }
+    }
+
+    fn run_on(text: &str, pins: &VecPins, fails_at: Option<u64>) -> (Outcome, usize) {
+        let plan = plan(text);
+        let thread = plan.threads_of(0).next().expect("one thread").clone();
+        let section = &plan.sections()[0];
+        let stride = u64::from(section.longest_request()).next_multiple_of(4096);
+        let frames = FrameCount::new((stride >> PAGE_SHIFT) * u64::from(section.iodepth));
+        let ram = RamFrames::new(Pfn::try_new(0x100).expect("small"), frames).expect("room");
+        let ram = Arc::new(ram);
+        let size = ByteLen::new(plan.device_size().get());
+        let base = Pfn::try_new(1 << 30).expect("small");
+        let frames = PmemFrames::memfd(base, size).expect("room");
+        let disk = Pmem::new(Arc::new(frames), Arc::clone(&ram));
+        let device = LastInFirstOut {
+            disk: &disk,
+            pins,
+            held: RefCell::default(),
+            deepest: core::cell::Cell::default(),
+            fails_at,
+        };
+        let task = Task {
+            way: Way::Lazy,
+            section,
+            plan: &thread,
+            area: &plan.areas()[0],
+            device: &device,
+            device_frames: disk.range(),
+            ram: &ram,
+            buffers: 0,
+            queue: 0,
+            pins,
+            stop: &AtomicBool::new(false),
+            live: &Live::default(),
+            generator: plan.generator(&thread).expect("small"),
+        };
+        let outcome = run(task, || {});
+        assert!(
+            pins.pinned.lock().expect("whole").is_empty(),
+            "pins are left"
+        );
+        (outcome, device.deepest.get())
+    }
+
+    const JOB: &str = "[a]\nrw=randwrite\nbsrange=512-16k\nsize=1m\niodepth=8\nverify=crc32c\n";
+
+    #[test]
+    fn frames_are_pinned_from_submission_to_completion_whatever_the_order() {
+        let pins = VecPins::default();
+        let (outcome, deepest) = run_on(JOB, &pins, None);
+        assert_eq!(deepest, 8, "the queue was not kept full");
+        assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+        assert_eq!(outcome.directions[Direction::Write].bytes, 1 << 20);
+        assert_eq!(outcome.directions[Direction::Read].bytes, 1 << 20);
+        // Every frame once for writing and once for reading back, partial ones more often.
+        assert!(pins.pins.load(Ordering::Relaxed) >= 2 * 256);
+        assert!(outcome.pinned_peak >= 8);
+    }
+
+    #[test]
+    fn a_full_memmap_is_waited_for_by_reaping() {
+        let pins = VecPins {
+            room: Some(3),
+            ..VecPins::default()
+        };
+        let (outcome, deepest) = run_on(JOB, &pins, None);
+        assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+        assert!(deepest <= 3, "{deepest}");
+        assert_eq!(outcome.directions[Direction::Read].bytes, 1 << 20);
+    }
+
+    #[test]
+    fn a_failed_request_is_named_and_its_neighbours_still_come_back() {
+        let job = "[a]\nrw=write\nbs=4k\nsize=1m\niodepth=8\n";
+        let (outcome, _) = run_on(job, &VecPins::default(), Some(40 * 4096));
+        let failure = outcome.failures.first().expect("one failed").to_string();
+        assert_eq!(
+            failure,
+            "section [a], lazy way: write of 4096 bytes at offset 163840 of `a.0.0`: medium error"
+        );
+        assert_eq!(outcome.failures.len(), 1);
+        let written = outcome.directions[Direction::Write].ios;
+        assert!((40..=48).contains(&written), "{written}");
+    }
 
     #[test]
     fn of_overlapping_writes_only_the_last_whole_one_is_read_back() {
         let text = "[a]\nrw=randwrite\nbsrange=512-4k\nnorandommap\nsize=32k\nio_size=256k\n";
-        let ini = IniFile::parse("j.fio", text, |_| None).expect("parses");
-        let plan = Job::from_ini(&ini).and_then(|j| j.plan(&PlanOptions::default()));
-        let plan = plan.expect("fits");
+        let plan = plan(text);
         let thread = plan.threads_of(0).next().expect("one").clone();
         let generator = plan.generator(&thread).expect("small");
         let mut owner = vec![u64::MAX; 32 * 1024];

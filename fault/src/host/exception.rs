@@ -127,6 +127,12 @@ impl Word for HostWord<'_> {
     }
 
     #[inline]
+    fn exchange(self, new: u32) -> u32 {
+        // Release pairs with the Acquire of `fetch_add`.
+        self.atomic().swap(new, Ordering::Release)
+    }
+
+    #[inline]
     fn load(self, order: Ordering) -> u32 {
         self.atomic().load(order)
     }

@@ -29,6 +29,9 @@ impl Word for Nothing {
     fn compare_exchange(self, _: u32, _: u32) -> Result<u32, u32> {
         Err(0)
     }
+    fn exchange(self, _: u32) -> u32 {
+        0
+    }
     fn load(self, _: Ordering) -> u32 {
         0
     }

@@ -197,6 +197,10 @@ impl Word for ModelWord<'_> {
         self.held(|word| word.compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed))
     }
 
+    fn exchange(self, new: u32) -> u32 {
+        self.held(|word| word.swap(new, Ordering::Release))
+    }
+
     fn load(self, order: Ordering) -> u32 {
         self.held(|word| word.load(order))
     }

@@ -110,25 +110,22 @@ fn zones(text: &str, base: KbBase, absolute: bool) -> Result<Vec<Share>, ValueEr
     const SHAPE: ValueError = ValueError::Shape("zoned:60/10:30/20:10/70");
     let mut zones = Vec::new();
     for part in text.split(':') {
-        let (access, piece) = part.split_once('/').ok_or(SHAPE)?;
+        let (access, piece) = part.split_once('/').unwrap_or((part, ""));
         let access: u8 = access.parse().ok().filter(|a| *a <= 100).ok_or(SHAPE)?;
-        let extent = if absolute {
-            job_extent(piece, base)?
-        } else {
-            Extent::Percent(
-                piece
-                    .parse()
-                    .ok()
-                    .filter(|p| *p > 0 && *p <= 100)
-                    .ok_or(SHAPE)?,
-            )
+        let extent = match piece {
+            "" => None,
+            _ if absolute => Some(job_extent(piece, base)?),
+            _ => {
+                let percent = piece.parse().ok().filter(|p| *p <= 100);
+                Some(Extent::Percent(percent.ok_or(SHAPE)?))
+            }
         };
-        if extent == Extent::Bytes(Bytes::ZERO) {
+        if let Some(Extent::Bytes(Bytes::ZERO) | Extent::Percent(0)) = extent {
             return Err(SHAPE);
         }
-        zones.push(Share { access, extent });
+        zones.push((access, extent));
     }
-    let visits: u32 = zones.iter().map(|z| u32::from(z.access)).sum();
+    let visits: u32 = zones.iter().map(|(access, _)| u32::from(*access)).sum();
     if visits != 100 {
         return Err(ValueError::PercentSum {
             sum: f64::from(visits),
@@ -137,18 +134,30 @@ fn zones(text: &str, base: KbBase, absolute: bool) -> Result<Vec<Share>, ValueEr
     }
     let pieces: u32 = zones
         .iter()
-        .map(|z| match z.extent {
-            Extent::Percent(p) => u32::from(p),
-            Extent::Bytes(_) => 0,
+        .map(|(_, extent)| match extent {
+            Some(Extent::Percent(p)) => u32::from(*p),
+            _ => 0,
         })
         .sum();
-    if pieces > 100 {
+    let open = zones.iter().filter(|(_, extent)| extent.is_none()).count();
+    let left = 100u32.saturating_sub(pieces);
+    let share = left.checked_div(u32::try_from(open).unwrap_or(u32::MAX));
+    // Pieces without a size split what is left; in bytes, what is left is not known here.
+    if pieces > 100 || share == Some(0) {
         return Err(ValueError::PercentSum {
             sum: f64::from(pieces),
             must: "more than the range",
         });
     }
-    Ok(zones)
+    if absolute && open > 0 {
+        return Err(SHAPE);
+    }
+    let share = u8::try_from(share.unwrap_or(0)).unwrap_or(100);
+    let finish = |(access, extent): (u8, Option<Extent>)| Share {
+        access,
+        extent: extent.unwrap_or(Extent::Percent(share)),
+    };
+    Ok(zones.into_iter().map(finish).collect())
 }
 
 /// A distribution over a given number of blocks, ready to draw from.
@@ -340,6 +349,7 @@ mod tests {
     fn zones_take_their_share_of_the_visits() {
         for text in [
             "zoned:60/10:30/20:8/30:2/40",
+            "zoned:60/10:30/20:8/30:2/",
             "zoned_abs:60/400k:30/800k:8/1200k:2/1600k",
         ] {
             let counts = histogram(text, 1000);
@@ -377,7 +387,8 @@ mod tests {
             "zoned",
             "zoned:60/10:30/20",
             "zoned:60/10:40/95",
-            "zoned:60:40/90",
+            "zoned:60:40/100",
+            "zoned_abs:60:40/1m",
             "zoned:50/0:50/50",
             "zoned_abs:100/0",
         ] {

@@ -1,0 +1,256 @@
+//! Hazard: a job, a size or an image that makes no sense is run anyway, or dies without a word.
+
+extern crate alloc;
+
+mod run_support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use run_support::Bench;
+
+#[test]
+fn every_malformed_job_file_ends_in_one_error_with_its_line() {
+    for (job, needles) in [
+        ("[a]\nrw=foo\n", &["job.fio:2: rw=foo", "randread"][..]),
+        (
+            "[a]\nsize=10q\n",
+            &["job.fio:2: size=10q", "`q` is no unit"],
+        ),
+        ("[a]\nsize=1.5g\n", &["job.fio:2: size=1.5g", "fractions"]),
+        ("[a]\nsize=-1\n", &["job.fio:2: size=-1", "not a number"]),
+        ("[a]\nsize=99999999p\n", &["job.fio:2:", "64 bits"]),
+        (
+            "[a]\nruntime=0.3\n",
+            &["job.fio:2: runtime=0.3", "silently read it as 0 s"],
+        ),
+        ("[a]\nbs=\n", &["job.fio:2: bs=: no value"]),
+        ("[a]\nbs\n", &["job.fio:2: option `bs` needs a value"]),
+        ("[a]\nbs=100\n", &["job.fio:2: bs=100", "512-byte sector"]),
+        (
+            "[a]\nrwmixred=4\n",
+            &[
+                "job.fio:2: unknown option `rwmixred`",
+                "did you mean `rwmixread`?",
+            ],
+        ),
+        (
+            "[a]\nfrobnicate=4\n",
+            &["job.fio:2: unknown option `frobnicate`"],
+        ),
+        (
+            "[a]\nzonemode=zbd\n",
+            &["job.fio:2:", "`zonemode`", "not implemented here"],
+        ),
+        ("[a]\nrw = read\n", &["job.fio:2: blanks around `=`"]),
+        (
+            "[a]\nsize=${NO_SUCH_VARIABLE}\n",
+            &["job.fio:2:", "`NO_SUCH_VARIABLE` is not set"],
+        ),
+        (
+            "[a\nsize=1m\n",
+            &["job.fio:1: `[a` is not a section header"],
+        ),
+        ("[]\n", &["job.fio:1: a section needs a name"]),
+        (
+            "size=1m\n[a]\n",
+            &["job.fio:1: option `size` stands before the first section"],
+        ),
+        ("[global]\nsize=1m\n", &["job.fio: no job"]),
+        ("", &["job.fio: no job"]),
+        ("[a]\n=4\n", &["job.fio:2: `=4` has no option name"]),
+        (
+            "[a]\ntime_based\nsize=1m\n",
+            &["job.fio:1: section [a]: time_based needs runtime="],
+        ),
+        (
+            "[a]\nverify=pattern\nsize=1m\n",
+            &["section [a]: verify=pattern needs verify_pattern="],
+        ),
+        (
+            "[a]\nverify=sha1\n",
+            &["job.fio:2: verify=sha1", "crc32c, md5, pattern"],
+        ),
+        (
+            "[a]\nbssplit=4k/60:8k/60\n",
+            &["job.fio:2:", "add up to 120"],
+        ),
+        (
+            "[a]\nrandom_distribution=zipf:1\n",
+            &["job.fio:2:", "theta above 0, not 1"],
+        ),
+        (
+            "[a]\nrw=read\n",
+            &["section [a]: it needs size=, or the device --size"],
+        ),
+        (
+            "[a]\nsize=2k\nbs=4k\n",
+            &["section [a]: its size, 2048 bytes, is smaller than its block"],
+        ),
+        (
+            "[a]\nsize=1m\niodepth=0\n",
+            &["job.fio:3: iodepth=0", "between 1 and 4096"],
+        ),
+    ] {
+        let error = Bench::new(job).run(&["--memmap", "pfn"]).error(2);
+        for needle in needles {
+            assert!(error.contains(needle), "{job:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_job_file_that_cannot_be_read_says_so() {
+    let bench = Bench::new("");
+    std::fs::remove_file(bench.path("job.fio")).expect("was there");
+    assert!(
+        bench
+            .run(&[])
+            .error(2)
+            .contains("job.fio: cannot read the job file: No such file")
+    );
+    std::fs::create_dir(bench.path("job.fio")).expect("was removed");
+    assert!(bench.run(&[]).error(2).contains("Is a directory"));
+    std::fs::remove_dir(bench.path("job.fio")).expect("was there");
+    bench.write("job.fio", b"[a]\nsize=1m\nname=\xff\xfe\n");
+    assert!(
+        bench
+            .run(&[])
+            .error(2)
+            .contains("job.fio:3: the job file is not UTF-8")
+    );
+}
+
+const SMALL: &str = "[a]\nrw=write\nsize=1m\nbs=64k\n";
+
+#[test]
+fn every_malformed_size_is_refused_with_its_value() {
+    let bench = Bench::new(SMALL);
+    for option in ["--size", "--budget", "--chunk"] {
+        for value in [
+            "",
+            "x",
+            "10q",
+            "-1",
+            "0",
+            "1..5k",
+            "99999999999999999999",
+            "99999PiB",
+        ] {
+            let ran = bench.run(&[&format!("{option}={value}")]);
+            let error = ran.stderr();
+            assert_eq!(ran.code(), 2, "{option} {value}: {error}");
+            assert!(error.contains(option), "{option} {value}: {error}");
+        }
+    }
+    for (arguments, needle) in [
+        (
+            &["--chunk", "5000"][..],
+            "a chunk of 5000 bytes: it must be a power of two",
+        ),
+        (&["--chunk", "4MiB"], "a chunk of 4194304 bytes"),
+        (
+            &["--budget", "4KiB"],
+            "a budget of 4096 bytes is less than one chunk",
+        ),
+        (
+            &["--size", "512KiB"],
+            "it needs 1 MiB (1048576 bytes), and the device has 512 KiB",
+        ),
+        (&["--seed", "x"], "invalid value 'x' for '--seed"),
+        (&["--memmap", "some"], "invalid value 'some' for '--memmap"),
+        (&["--frobnicate"], "unexpected argument '--frobnicate'"),
+    ] {
+        let ran = bench.run(arguments);
+        assert_eq!(ran.code(), 2, "{arguments:?}: {}", ran.stderr());
+        assert!(
+            ran.stderr().contains(needle),
+            "{arguments:?}: {}",
+            ran.stderr()
+        );
+    }
+}
+
+#[test]
+fn a_device_beyond_what_there_can_be_is_refused() {
+    let error = Bench::new(SMALL)
+        .run(&["--size", "2PiB", "--memmap", "pfn"])
+        .error(1);
+    assert!(error.contains("1 PiB"), "{error}");
+}
+
+#[test]
+fn every_unusable_image_is_refused_and_left_alone() {
+    let bench = Bench::new(SMALL);
+    let run = |image: &str| bench.run(&["--memmap", "pfn", "--image", image]);
+    assert!(
+        run("missing.img")
+            .error(1)
+            .contains("missing.img: there is no such file")
+    );
+    std::fs::create_dir(bench.path("dir.img")).expect("new");
+    assert!(run("dir.img").error(1).contains("dir.img: is a directory"));
+    bench.image("empty.img", 0);
+    assert!(
+        run("empty.img")
+            .error(1)
+            .contains("empty.img: a device of 0 bytes")
+    );
+    bench.image("odd.img", (1 << 20) + 100);
+    assert!(
+        run("odd.img")
+            .error(1)
+            .contains("not a multiple of the frame size")
+    );
+    bench.image("short.img", 1 << 19);
+    let error = run("short.img").error(2);
+    assert!(error.contains("it needs 1 MiB"), "{error}");
+    let short = ["--memmap", "pfn", "--image", "short.img", "--size", "1MiB"];
+    let error = bench.run(&short).error(1);
+    assert!(error.contains("short.img: has 524288"), "{error}");
+    assert!(
+        run("/dev/null")
+            .error(1)
+            .contains("/dev/null: is not a regular file")
+    );
+    assert_eq!(
+        std::fs::read(bench.path("short.img")).expect("there"),
+        vec![0; 1 << 19]
+    );
+}
+
+#[test]
+fn a_read_only_image_is_refused() {
+    let bench = Bench::new(SMALL);
+    let image = bench.image("ro.img", 1 << 20);
+    std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o444)).expect("ours");
+    if std::fs::OpenOptions::new().write(true).open(&image).is_ok() {
+        eprintln!("SKIPPED: this user may write to read-only files (root), nothing was tested");
+        return;
+    }
+    let error = bench
+        .run(&["--memmap", "pfn", "--image", "ro.img"])
+        .error(1);
+    assert!(
+        error.contains("ro.img: cannot be opened for writing"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_report_that_cannot_be_written_fails_the_run() {
+    let bench = Bench::new(SMALL);
+    let error = bench
+        .run(&["--memmap", "pfn", "--json", "no/such/dir.json"])
+        .error(1);
+    assert!(error.contains("cannot write no/such/dir.json"), "{error}");
+}
+
+#[test]
+fn buffers_that_do_not_fit_into_memory_are_refused() {
+    let job = "[a]\nrw=randread\nsize=1t\nbs=1g\niodepth=4096\nnorandommap\n";
+    let error = Bench::new(job).run(&["--memmap", "pfn"]).error(1);
+    assert!(
+        error.contains("iodepth x bs x numjobs) take 4 TiB"),
+        "{error}"
+    );
+}
