@@ -1,0 +1,221 @@
+//! What a queue adds to a copy: a bio of 4 KiB, submitted and completed, against the bare `memcpy`
+//! between the same memory.
+//!
+//! ```text
+//! cargo bench --bench block                   everything, some minutes
+//! cargo bench --bench block -- --quick        the same with fewer samples, under one
+//! cargo bench --bench block -- ratios         only the table of ratios
+//! ```
+//!
+//! The blocks are random and independent; "hot" is a device that fits the L2 cache, "cold" one of
+//! 1 GiB. Both sides reach the device's own pages, each through a mapping of its own.
+
+#[expect(dead_code, reason = "this program joins no pairs")]
+#[path = "../ratios/mod.rs"]
+mod ratios;
+
+mod bare;
+
+use bare::{BLOCK, How, Mapped, Memory};
+use core::{hint, time::Duration};
+use criterion::{Criterion, Throughput};
+use pageless_block::{Bio, Op, Pmem, PmemFrames, Queue, QueueId, RamFrames, Sector};
+use pageless_pfn::{ByteLen, FrameCount, Pfn, PhysSegment};
+use ratios::{Figure, Line, Report, Target};
+use std::{io, time::Instant};
+
+/// 512-byte sectors in a block.
+const SECTORS: u64 = BLOCK as u64 / 512;
+
+const HOT: usize = 512 << 10;
+const COLD: usize = 1 << 30;
+
+/// xorshift64, as good a source of blocks as any and cheap.
+#[derive(Clone, Copy)]
+struct Stream(u64);
+
+impl Stream {
+    #[inline]
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// A queue over a device, with a buffer for each bio in flight.
+struct Queued<'r> {
+    queue: Queue<Pmem<&'r RamFrames>>,
+    buffers: Vec<PhysSegment>,
+    blocks: u64,
+    stream: Stream,
+}
+
+/// Frames of RAM for the buffers of `depth` bios.
+fn ram(depth: usize) -> RamFrames {
+    RamFrames::new(Pfn::try_new(0x100).unwrap(), FrameCount::new(depth as u64)).unwrap()
+}
+
+impl<'r> Queued<'r> {
+    fn new(memory: &Memory, ram: &'r RamFrames, depth: usize) -> Self {
+        let frames = PmemFrames::open(Pfn::try_new(1 << 30).unwrap(), memory.path()).unwrap();
+        let blocks = frames.len().get() / BLOCK as u64;
+        let device = Pmem::new(frames, ram);
+        let buffer = |n| {
+            let offset = (n * BLOCK) as u64;
+            ram.segment(offset, ByteLen::new(BLOCK as u64)).unwrap()
+        };
+        let mut queued = Self {
+            queue: Queue::try_new(device, QueueId::new(0), depth as u16).unwrap(),
+            buffers: (0..depth).map(buffer).collect(),
+            blocks,
+            stream: Stream(0x9e37_79b9_7f4a_7c15),
+        };
+        // So that every page of the device is mapped, and writable.
+        for block in 0..blocks {
+            queued.submit(Op::Write, block, 0);
+            queued.complete();
+        }
+        queued
+    }
+
+    #[inline]
+    fn submit(&mut self, op: Op, block: u64, buffer: usize) {
+        let (sector, segment) = (Sector::new(block * SECTORS), self.buffers[buffer]);
+        let bio = match op {
+            Op::Write => Bio::write(sector, segment),
+            _ => Bio::read(sector, segment),
+        };
+        self.queue.submit(bio).unwrap();
+    }
+
+    #[inline]
+    fn complete(&mut self) {
+        self.queue.reap().unwrap().result.unwrap();
+    }
+
+    /// Fills the queue and empties it, `rounds` times: nanoseconds for each bio.
+    #[inline(never)]
+    fn sample(&mut self, op: Op, rounds: usize) -> f64 {
+        let depth = self.buffers.len();
+        let start = Instant::now();
+        for _ in 0..rounds {
+            for buffer in 0..depth {
+                let block = self.stream.next() & (self.blocks - 1);
+                self.submit(op, block, buffer);
+            }
+            for _ in 0..depth {
+                self.complete();
+            }
+        }
+        start.elapsed().as_nanos() as f64 / (rounds * depth) as f64
+    }
+}
+
+/// The copies alone.
+struct Copied {
+    device: Mapped,
+    buffers: Mapped,
+    depth: usize,
+    blocks: u64,
+    stream: Stream,
+}
+
+impl Copied {
+    fn new(memory: &Memory, bytes: usize, depth: usize) -> Self {
+        Self {
+            device: Mapped::shared(memory).unwrap(),
+            buffers: Mapped::private(depth * BLOCK).unwrap(),
+            depth,
+            blocks: (bytes / BLOCK) as u64,
+            // Not the blocks that the other side has just brought into the cache.
+            stream: Stream(0x2545_f491_4f6c_dd1d),
+        }
+    }
+
+    /// Nanoseconds for each copy.
+    #[inline(never)]
+    fn sample(&mut self, op: Op, rounds: usize, how: How) -> f64 {
+        let start = Instant::now();
+        for _ in 0..rounds {
+            for buffer in 0..self.depth {
+                let block = (self.stream.next() & (self.blocks - 1)) as usize;
+                match op {
+                    Op::Write => self.buffers.copy(buffer, &self.device, block, how),
+                    _ => self.device.copy(block, &self.buffers, buffer, how),
+                }
+                hint::black_box(&self.buffers);
+            }
+        }
+        start.elapsed().as_nanos() as f64 / (rounds * self.depth) as f64
+    }
+}
+
+/// Both sides over one memory, for both directions.
+fn measure(report: &mut Report, (bytes, heat): (usize, &str), depth: usize) {
+    let memory = Memory::new(bytes).unwrap();
+    let ram = ram(depth);
+    let mut queued = Queued::new(&memory, &ram, depth);
+    let mut copied = Copied::new(&memory, bytes, depth);
+    // About half a millisecond for a sample.
+    let copies = if bytes == HOT { 4096 } else { 1024 };
+    for (op, verb) in [(Op::Read, "read"), (Op::Write, "write")] {
+        for (how, against, target) in [
+            (How::Memcpy, "the bare memcpy", Target::AtMost(40.0)),
+            (
+                How::OneInstruction,
+                "the bare copy by rep movsb",
+                Target::Informs,
+            ),
+        ] {
+            let pairs = ratios::alternate(
+                report.scaled(600, 150),
+                || queued.sample(op, copies / depth),
+                || copied.sample(op, copies / depth, how),
+            );
+            let line = Line {
+                name: &format!("{verb} of 4 KiB, queued and completed, depth {depth}, {heat}"),
+                against,
+                unit: "ns",
+                figure: Figure::Added,
+                target,
+            };
+            report.add(&line, &pairs);
+        }
+    }
+}
+
+/// Criterion's own measurement of both sides on the hot device.
+fn group(criterion: &mut Criterion, depth: usize) {
+    let memory = Memory::new(HOT).unwrap();
+    let ram = ram(depth);
+    let mut queued = Queued::new(&memory, &ram, depth);
+    let mut copied = Copied::new(&memory, HOT, depth);
+    let mut group = criterion.benchmark_group(format!("4 KiB read, hot, depth {depth}"));
+    group
+        .throughput(Throughput::Bytes((depth * BLOCK) as u64))
+        .warm_up_time(Duration::from_secs(1))
+        .bench_function("queued and completed", |bencher| {
+            bencher.iter(|| queued.sample(Op::Read, 1));
+        })
+        .bench_function("memcpy", |bencher| {
+            bencher.iter(|| copied.sample(Op::Read, 1, How::Memcpy));
+        });
+    group.finish();
+}
+
+fn main() -> io::Result<()> {
+    let mut criterion = Criterion::default().configure_from_args();
+    group(&mut criterion, 1);
+    group(&mut criterion, 32);
+    criterion.final_summary();
+    let Some(mut report) = Report::of("block") else {
+        return Ok(());
+    };
+    for heat in [(HOT, "hot (512 KiB)"), (COLD, "cold (1 GiB)")] {
+        measure(&mut report, heat, 1);
+        measure(&mut report, heat, 32);
+    }
+    report.finish()
+}
