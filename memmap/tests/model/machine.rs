@@ -5,7 +5,7 @@
 //! miss: `stale` decides which, so that a test can have either.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use pageless_fault::{
     Completion, FaultReason, Fetched, Machine, MaySleep, PopulateError, ReserveError, Table,
@@ -80,7 +80,8 @@ pub(crate) struct ModelMachine {
 }
 
 pub(crate) struct ModelWindow {
-    words: Vec<AtomicU32>,
+    /// Each page's words, made when it is first filled: most never are.
+    memory: Vec<OnceLock<Vec<AtomicU32>>>,
     pages: Mutex<Vec<Translation>>,
     control: Arc<Control>,
 }
@@ -90,7 +91,7 @@ impl Machine for ModelMachine {
 
     fn reserve(&self, len: WindowLen, _largest: u64) -> Result<ModelWindow, ReserveError> {
         Ok(ModelWindow {
-            words: (0..len.get() / 4).map(|_| AtomicU32::new(0xdead)).collect(),
+            memory: (0..len.get() / PAGE).map(|_| OnceLock::new()).collect(),
             pages: Mutex::new(vec![Translation::Absent; (len.get() / PAGE) as usize]),
             control: Arc::clone(&self.control),
         })
@@ -114,8 +115,10 @@ impl ModelWindow {
                     pages[page as usize]
                 ));
             }
-            for word in page * PAGE / 4..(page + 1) * PAGE / 4 {
-                self.words[word as usize].store(0, Ordering::Relaxed);
+            let words = self.memory[page as usize]
+                .get_or_init(|| (0..PAGE / 4).map(|_| AtomicU32::new(0xdead)).collect());
+            for word in words {
+                word.store(0, Ordering::Relaxed);
             }
             pages[page as usize] = Translation::Present;
         }
@@ -170,7 +173,10 @@ impl ModelWord<'_> {
             Translation::Cleared => self.window.control.stale.load(Ordering::Relaxed),
             Translation::Absent => false,
         };
-        hit.then(|| effect(&self.window.words[(self.at / 4) as usize]))
+        hit.then(|| {
+            let words = self.window.memory[(self.at / PAGE) as usize].get().unwrap();
+            effect(&words[(self.at % PAGE / 4) as usize])
+        })
     }
 
     /// For accesses that are made only where memory is known to be.
@@ -224,7 +230,7 @@ impl Window for ModelWindow {
     }
 
     fn word(&self, at: WindowOffset) -> Option<ModelWord<'_>> {
-        (at.get() < self.words.len() as u64 * 4).then(|| ModelWord {
+        (at.get() < self.memory.len() as u64 * PAGE).then(|| ModelWord {
             window: self,
             at: at.get(),
         })
