@@ -4,8 +4,9 @@
 //! While a page is cleared but not flushed, a CPU may still use the old translation or may already
 //! miss: `stale` decides which, so that a test can have either.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use pageless_fault::{
     Completion, FaultReason, Fetched, Machine, MaySleep, PopulateError, ReserveError, Table,
@@ -26,6 +27,7 @@ enum Translation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Populate(u64),
+    Prefill,
     Clear,
     /// All entries are cleared; the shootdown is under way.
     Flush,
@@ -241,6 +243,7 @@ impl Window for ModelWindow {
     }
 
     fn prefill(&self, _bytes: u64, _ctx: &MaySleep) -> Result<(), PopulateError> {
+        self.control.step(Step::Prefill);
         Ok(())
     }
 
