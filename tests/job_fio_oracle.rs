@@ -96,6 +96,121 @@ fn times_are_read_as_fio_reads_them() {
     }
 }
 
+/// Zones for each direction are left out: fio documents them, and 3.33 refuses to read them.
+#[test]
+fn what_is_accepted_here_is_accepted_by_fio() {
+    if fio().is_none() {
+        return;
+    }
+    let mut text = "[global]\nioengine=null\nsize=10m\n".to_owned();
+    let lines = [
+        "rw=read",
+        "rw=write",
+        "rw=trim",
+        "rw=randread",
+        "rw=randwrite",
+        "rw=randtrim",
+        "rw=rw",
+        "rw=readwrite",
+        "rw=randrw",
+        "rw=trimwrite",
+        "rw=randtrimwrite",
+        "rw=randread:8",
+        "rw=write:4k",
+        "readwrite=randrw",
+        "bs=4k,8k",
+        "bs=4k,8k,16k",
+        "bs=,8k",
+        "bs=8k,",
+        "blocksize=8k",
+        "bsrange=4k-8k",
+        "bsrange=8k-4k",
+        "bsrange=4k-8k,1k-2k",
+        "bsrange=,1k-2k",
+        "bssplit=4k/50:8k",
+        "bssplit=4k/10:64k/50:32k/40",
+        "bssplit=4k/50:8k/50,1k/100",
+        "bssplit=4k:8k:16k/",
+        "blockalign=8k",
+        "size=50%",
+        "offset=10%",
+        "offset=1m",
+        "offset_increment=1m",
+        "io_size=20m",
+        "io_limit=5m",
+        "filesize=20m",
+        "filename=x",
+        "nrfiles=1",
+        "iodepth=32",
+        "numjobs=4",
+        "runtime=300ms",
+        "runtime=1\ntime_based",
+        "timeout=2s\ntime_based=1",
+        "ramp_time=100ms",
+        "startdelay=1",
+        "startdelay=1-3",
+        "number_ios=1k",
+        "loops=2",
+        "rwmixread=70",
+        "rwmixwrite=30",
+        "random_distribution=random",
+        "random_distribution=zipf",
+        "random_distribution=zipf:1.2",
+        "random_distribution=pareto:0.2",
+        "random_distribution=normal:20",
+        "random_distribution=zoned:60/10:30/20:8/30:2/40",
+        "random_distribution=zoned:60/10:30/20:8/30:2/",
+        "random_distribution=zoned_abs:60/1m:40/2m",
+        "norandommap",
+        "norandommap=0",
+        "randrepeat=0",
+        "allrandrepeat=1",
+        "randseed=42",
+        "verify=crc32c",
+        "verify=md5",
+        "verify=pattern\nverify_pattern=0xff%o\"abcd\"-12",
+        "verify=crc32c-intel",
+        "verify=0",
+        "verify_interval=512",
+        "verify_fatal=1",
+        "do_verify=0",
+        "fsync=32",
+        "fdatasync=8",
+        "end_fsync=1",
+        "rate_iops=100,200",
+        "rate=1m,,500k",
+        "thinktime=5ms\nthinktime_spin=2ms",
+        "thinktime=10\nthinktime_blocks=4",
+        "stonewall",
+        "wait_for_previous",
+        "new_group",
+        "group_reporting",
+        "percentile_list=50:99:99.9",
+        "clat_percentiles=0",
+        "lat_percentiles=1",
+        "description=some words",
+        "kb_base=1000",
+        "direct=1\nthread",
+    ];
+    for (n, options) in lines.iter().enumerate() {
+        text.push_str(&format!("[s{n}]\n{options}\n"));
+    }
+    let ini = IniFile::parse("job.fio", &text, |_| None).expect("reads");
+    let job = Job::from_ini(&ini).expect("understood here");
+    assert_eq!(job.sections.len(), lines.len());
+    let bench = Bench::new(&text);
+    let output = Command::new("fio")
+        .args(["--parse-only", "job.fio"])
+        .current_dir(bench.path("."))
+        .output()
+        .expect("fio starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && !said.contains("dropped"),
+        "{said}"
+    );
+}
+
 #[test]
 fn the_jobs_shipped_here_are_fios_too() {
     let installed = fio().is_some();

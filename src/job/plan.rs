@@ -4,6 +4,7 @@
 //! area of it; a section without one has an area for itself and each of its clones, as fio gives
 //! each a file. Areas lie one behind the other in the order of the job file.
 
+use super::direction::Direction;
 use super::error::{JobError, JobErrorKind};
 use super::section::{Job, Section};
 use super::size::{Bytes, Extent};
@@ -68,6 +69,9 @@ pub struct Plan {
     notes: Vec<String>,
 }
 
+/// So many threads may run at the same time.
+const MOST_THREADS: u32 = 1024;
+
 /// Areas begin at multiples of a frame.
 const FRAME: u64 = 4096;
 
@@ -115,6 +119,7 @@ impl Job {
             notes: Vec::new(),
             job: self,
         };
+        plan.check_threads()?;
         plan.find_disturbed();
         plan.check_generators()?;
         plan.take_notes();
@@ -169,8 +174,12 @@ impl Plan {
     /// # Errors
     /// [`TooManyBlocks`], which planning has already ruled out.
     pub fn generator(&self, thread: &ThreadPlan) -> Result<Generator, TooManyBlocks> {
+        Generator::new(&self.shape(thread), thread.seed)
+    }
+
+    fn shape(&self, thread: &ThreadPlan) -> Shape<'_> {
         let section = &self.job.sections[thread.section];
-        let shape = Shape {
+        Shape {
             access: section.access,
             sizes: &section.sizes,
             align: section.align,
@@ -182,8 +191,7 @@ impl Plan {
                 bytes: thread.pass.get(),
                 ios: section.number_ios,
             },
-        };
-        Generator::new(&shape, thread.seed)
+        }
     }
 
     /// The pieces of the device that threads touch, merged and in order: (start, length).
@@ -236,6 +244,25 @@ impl Plan {
                     && me.2 < span.3
             });
         }
+    }
+
+    fn check_threads(&self) -> Result<(), JobError> {
+        for group in &self.groups {
+            let threads: u32 = group
+                .sections
+                .iter()
+                .map(|s| self.job.sections[*s].numjobs)
+                .sum();
+            if threads > MOST_THREADS {
+                let first = &self.job.sections[group.sections[0]];
+                let what = format!(
+                    "{threads} threads would run at the same time, at most {MOST_THREADS} can: \
+                     part them with stonewall"
+                );
+                return Err(contradiction(first, what));
+            }
+        }
+        Ok(())
     }
 
     fn check_generators(&self) -> Result<(), JobError> {
@@ -481,6 +508,13 @@ fn thread(
     if len < u64::from(shortest) {
         let what = format!("its size, {len} bytes, is smaller than its block, {shortest} bytes");
         return Err(contradiction(section, what));
+    }
+    for direction in Direction::ALL {
+        let zones = section.distribution[direction].absolute_bytes();
+        if zones > len {
+            let what = format!("its zones take {zones} bytes, and its size is {len} bytes");
+            return Err(contradiction(section, what));
+        }
     }
     let pass = section
         .io_size

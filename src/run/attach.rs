@@ -175,8 +175,9 @@ impl DescriptorPins for LazyPins {
         frames: PfnRange,
         held: &mut Vec<Pinned>,
     ) -> Result<(), PinError> {
+        let lookup = self.memmap.lookup();
         for pfn in frames.iter() {
-            match self.memmap.get(context, paged(pfn)?) {
+            match lookup.get(context, paged(pfn)?) {
                 Ok(page) => held.push(page.into_pinned()),
                 Err(error) => {
                     self.unpin(held);

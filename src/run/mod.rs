@@ -27,6 +27,7 @@
 
 mod attach;
 mod cpu;
+mod gate;
 mod json;
 mod pins;
 mod progress;

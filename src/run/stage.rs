@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::path::PathBuf;
-use std::sync::{Barrier, mpsc};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use alloc::sync::Arc;
@@ -15,6 +15,7 @@ use pageless_pfn::{
 use thiserror::Error;
 
 use super::attach::available_memory;
+use super::gate::{Arrival, Gate};
 use super::pins::DescriptorPins;
 use super::progress::{Observe, Tick};
 use super::report::{MemmapReport, SectionReport, WayReport};
@@ -362,23 +363,34 @@ impl<'p> Stage<'p> {
         threads: &[&ThreadPlan],
         observer: &mut impl Observe,
     ) -> Result<Vec<Outcome>, RunError> {
-        let barrier = Barrier::new(tasks.len());
+        let gate = Gate::default();
         let (done, watch) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
-            let handles: Vec<_> = tasks
-                .into_iter()
-                .map(|task| {
-                    let (barrier, done) = (&barrier, done.clone());
-                    scope.spawn(move || {
-                        let outcome = run(task, || {
-                            barrier.wait();
-                        });
-                        drop(done);
-                        outcome
-                    })
-                })
-                .collect();
+            let mut handles = Vec::with_capacity(tasks.len());
+            let mut refused = None;
+            for task in tasks {
+                let (arrival, done) = (Arrival::new(&gate), done.clone());
+                let stop = task.stop;
+                let spawned = std::thread::Builder::new().spawn_scoped(scope, move || {
+                    let outcome = run(task, || arrival.wait());
+                    drop(done);
+                    outcome
+                });
+                match spawned {
+                    Ok(handle) => handles.push(handle),
+                    Err(error) => {
+                        // Those that stand already find nothing to do.
+                        stop.store(true, Ordering::Relaxed);
+                        refused = Some(error);
+                        break;
+                    }
+                }
+            }
             drop(done);
+            gate.open_after(handles.len());
+            if let Some(error) = refused {
+                return Err(RunError::Thread(error));
+            }
             let mut watcher = Watcher::new(self.plan, lives, threads);
             // Nobody sends: the channel closes when the last thread has dropped its end.
             while watch.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {

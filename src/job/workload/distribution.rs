@@ -82,6 +82,17 @@ impl Distribution {
         }
     }
 
+    /// How many bytes the zones name that are given in bytes.
+    #[must_use]
+    pub fn absolute_bytes(&self) -> u64 {
+        let Self::Zoned(zones) = self else { return 0 };
+        let bytes = zones.iter().map(|zone| match zone.extent {
+            Extent::Bytes(bytes) => bytes.get(),
+            Extent::Percent(_) => 0,
+        });
+        bytes.fold(0, u64::saturating_add)
+    }
+
     /// Whether visits spread evenly, so that a pass can reach each block once.
     #[must_use]
     pub const fn is_uniform(&self) -> bool {

@@ -75,8 +75,60 @@ pub struct Shape<'a> {
     pub limits: Limits,
 }
 
-/// Blocks a map may cover: its bits then take 1 GiB.
-const MOST_MAPPED: u64 = 1 << 33;
+/// How a random walk chooses its blocks.
+enum Visits {
+    Once,
+    Mapped,
+    Drawn,
+}
+
+impl Shape<'_> {
+    /// Whether a generator can be made of it, without making one.
+    ///
+    /// # Errors
+    /// [`TooManyBlocks`], as [`Generator::new`].
+    pub fn check(&self) -> Result<(), TooManyBlocks> {
+        self.visits().map(drop)
+    }
+
+    fn used(&self) -> impl Iterator<Item = Direction> {
+        let access = self.access;
+        Direction::ALL.into_iter().filter(move |d| access.has(*d))
+    }
+
+    fn shortest(&self) -> u32 {
+        let shortest = self.used().map(|d| self.sizes[d].min()).min();
+        shortest.unwrap_or(1).max(1)
+    }
+
+    fn blocks(&self) -> u64 {
+        self.region / u64::from(self.shortest())
+    }
+
+    fn visits(&self) -> Result<Visits, TooManyBlocks> {
+        let (shortest, blocks) = (self.shortest(), self.blocks());
+        let uniform = self.used().all(|d| self.distribution[d].is_uniform());
+        if !uniform || self.without_map || self.align.is_some() {
+            return Ok(Visits::Drawn);
+        }
+        match self.access.order {
+            Order::Sequential { .. } => Ok(Visits::Drawn),
+            Order::Random { run: 1 }
+                if self.used().all(|d| self.sizes[d].fixed() == Some(shortest)) =>
+            {
+                Ok(Visits::Once)
+            }
+            Order::Random { .. } if blocks > MOST_MAPPED => Err(TooManyBlocks {
+                blocks,
+                block: shortest,
+            }),
+            Order::Random { .. } => Ok(Visits::Mapped),
+        }
+    }
+}
+
+/// Blocks a map may cover: its bits then take 256 MiB, which is 8 TiB in blocks of 4 KiB.
+const MOST_MAPPED: u64 = 1 << 31;
 
 /// Produces the requests of one thread, pass by pass.
 #[derive(Debug, Clone)]
@@ -130,52 +182,38 @@ impl Generator {
     /// # Errors
     /// [`TooManyBlocks`] if visiting each block once would need an unreasonably large map.
     pub fn new(shape: &Shape<'_>, seed: Seed) -> Result<Self, TooManyBlocks> {
-        let used = || Direction::ALL.into_iter().filter(|d| shape.access.has(*d));
-        let shortest = used()
-            .map(|d| shape.sizes[d].min())
-            .min()
-            .unwrap_or(1)
-            .max(1);
-        let blocks = shape.region / u64::from(shortest);
-        let walk = match shape.access.order {
-            Order::Sequential { skip } => Walk::Sequential {
+        let (shortest, blocks) = (shape.shortest(), shape.blocks());
+        let walk = match (shape.access.order, shape.visits()?) {
+            (Order::Sequential { skip }, _) => Walk::Sequential {
                 skip,
                 at: PerDirection::all(0),
             },
-            Order::Random { run } => {
-                let uniform = used().all(|d| shape.distribution[d].is_uniform());
-                if !uniform || shape.without_map || shape.align.is_some() {
-                    let step = PerDirection::from_fn(|d| match &shape.align {
-                        Some(align) => u64::from(align[d].max(1)),
-                        None => u64::from(shape.sizes[d].min().max(1)),
-                    });
-                    let draw = PerDirection::from_fn(|d| {
-                        let blocks = shape.region / step[d];
-                        // One scatter for all directions: what is hot for reads is hot for writes.
-                        Draw::new(&shape.distribution[d], blocks, step[d], seed.derive(2))
-                    });
-                    Walk::Drawn {
-                        draw: Box::new(draw),
-                        step,
-                        run,
-                        left: 0,
-                        at: 0,
-                    }
-                } else if run == 1 && used().all(|d| shape.sizes[d].fixed() == Some(shortest)) {
-                    let order = Permutation::new(blocks, seed.derive(0x1000));
-                    Walk::Once { order, index: 0 }
-                } else if blocks > MOST_MAPPED {
-                    return Err(TooManyBlocks {
-                        blocks,
-                        block: shortest,
-                    });
-                } else {
-                    Walk::Mapped {
-                        map: RandomMap::new(blocks),
-                        run,
-                        left: 0,
-                        at: 0,
-                    }
+            (Order::Random { .. }, Visits::Once) => Walk::Once {
+                order: Permutation::new(blocks, seed.derive(0x1000)),
+                index: 0,
+            },
+            (Order::Random { run }, Visits::Mapped) => Walk::Mapped {
+                map: RandomMap::new(blocks),
+                run,
+                left: 0,
+                at: 0,
+            },
+            (Order::Random { run }, Visits::Drawn) => {
+                let step = PerDirection::from_fn(|d| match &shape.align {
+                    Some(align) => u64::from(align[d].max(1)),
+                    None => u64::from(shape.sizes[d].min().max(1)),
+                });
+                let draw = PerDirection::from_fn(|d| {
+                    let blocks = shape.region / step[d];
+                    // One scatter for all directions: what is hot for reads is hot for writes.
+                    Draw::new(&shape.distribution[d], blocks, step[d], seed.derive(2))
+                });
+                Walk::Drawn {
+                    draw: Box::new(draw),
+                    step,
+                    run,
+                    left: 0,
+                    at: 0,
                 }
             }
         };
