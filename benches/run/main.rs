@@ -44,6 +44,9 @@ const AMPLE_BUDGET: u64 = 2 << 20;
 
 const _: () = assert!(floor::PAGES * mapping::PAGE as u64 == DEVICE / 4096 * 64);
 
+/// Bytes of a chunk, where nobody asks for another size.
+const SMALL_CHUNK: u64 = 4096;
+
 /// A job, and the budget it runs under.
 struct Scenario {
     name: &'static str,
@@ -102,12 +105,12 @@ struct Ran {
 }
 
 impl<'p> Both<'p> {
-    fn attach(plan: &'p Plan, budget: u64) -> Self {
+    fn attach(plan: &'p Plan, budget: u64, chunk: u64) -> Self {
         let stage = Stage::prepare(plan, &StageOptions::default()).unwrap();
         assert!(stage.notes().is_empty(), "{:?}", stage.notes());
         let frames = stage.device_frames();
         let options = MemmapOptions {
-            chunk: None,
+            chunk: Some(Bytes::new(chunk)),
             budget: Some(Bytes::new(budget)),
         };
         let config = options.config(frames.count().get()).unwrap();
@@ -151,16 +154,16 @@ fn requests(section: &SectionReport) -> f64 {
 }
 
 /// A line for the speed of the lazy way, as a multiple of the eager way's.
-fn speed(report: &mut Report, scenario: &Scenario, target: Target) {
+fn speed(report: &mut Report, scenario: &Scenario, chunk: u64, target: Target) {
     let plan = scenario.plan();
-    let both = Both::attach(&plan, scenario.budget);
+    let both = Both::attach(&plan, scenario.budget, chunk);
     let pairs = ratios::alternate(
         report.scaled(60, 12),
         || both.lazy().each,
         || both.eager().each,
     );
     let line = Line {
-        name: &format!("{}, the lazy way", scenario.name),
+        name: &format!("{}, chunks of {} KiB", scenario.name, chunk >> 10),
         against: "the eager way",
         unit: "ns",
         figure: Figure::Speed,
@@ -172,7 +175,7 @@ fn speed(report: &mut Report, scenario: &Scenario, target: Target) {
 /// A line for what a miss adds, over the floor.
 fn miss(report: &mut Report) {
     let plan = UNIFORM.plan();
-    let both = Both::attach(&plan, UNIFORM.budget);
+    let both = Both::attach(&plan, UNIFORM.budget, SMALL_CHUNK);
     // How many chunks go in one unmapping here is what the floor has to do, too.
     let batch = both.lazy().batch.round();
     let mut floor = Side::spawn("floor");
@@ -205,7 +208,7 @@ fn miss(report: &mut Report) {
 /// Criterion's own measurement of one job, both ways.
 fn group(criterion: &mut Criterion, scenario: &Scenario) {
     let plan = scenario.plan();
-    let both = Both::attach(&plan, scenario.budget);
+    let both = Both::attach(&plan, scenario.budget, SMALL_CHUNK);
     let mut group = criterion.benchmark_group(scenario.name);
     let whole = |ran: Ran| Duration::from_nanos((ran.each * ran.requests) as u64);
     group
@@ -234,10 +237,13 @@ fn main() -> io::Result<()> {
     let Some(mut report) = Report::of("run") else {
         return Ok(());
     };
-    speed(&mut report, &WITHIN, Target::AtLeast(0.95));
-    speed(&mut report, &SEQUENTIAL_READ, Target::AtLeast(0.85));
-    speed(&mut report, &SEQUENTIAL_WRITE, Target::AtLeast(0.85));
-    speed(&mut report, &UNIFORM, Target::Informs);
+    use Target::{AtLeast, Informs};
+    speed(&mut report, &WITHIN, SMALL_CHUNK, AtLeast(0.95));
+    for sequential in [&SEQUENTIAL_READ, &SEQUENTIAL_WRITE] {
+        speed(&mut report, sequential, SMALL_CHUNK, AtLeast(0.85));
+        speed(&mut report, sequential, 64 << 10, Informs);
+    }
+    speed(&mut report, &UNIFORM, SMALL_CHUNK, Informs);
     miss(&mut report);
     report.finish()
 }
