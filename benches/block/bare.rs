@@ -1,6 +1,9 @@
 //! The floor: `memcpy` between two mappings, one of them of the very memory that the device has.
 
-use core::{arch::asm, ptr};
+use core::{
+    ptr,
+    sync::atomic::{Ordering, fence},
+};
 use std::{
     fs::File,
     io,
@@ -36,13 +39,13 @@ impl Memory {
     }
 }
 
-/// How bytes are copied.
-#[derive(Clone, Copy)]
+/// How one copy follows another.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// By the C library.
-    Memcpy,
-    /// By `rep movsb`, which leaves it to the processor.
-    OneInstruction,
+    /// As the processor likes: it begins the next before the last bytes of this one have arrived.
+    Overlapping,
+    /// The next begins when this one is complete.
+    OneByOne,
 }
 
 /// A mapping whose pages are all present and writable.
@@ -93,16 +96,10 @@ impl Mapped {
         // whole blocks), the mappings are different, and no references into them exist.
         unsafe {
             let (from, to) = (self.start.add(from), other.start.add(to));
-            match how {
-                How::Memcpy => ptr::copy_nonoverlapping(from, to, BLOCK),
-                How::OneInstruction => asm!(
-                    "rep movsb",
-                    inout("rcx") BLOCK => _,
-                    inout("rsi") from => _,
-                    inout("rdi") to => _,
-                    options(nostack, preserves_flags),
-                ),
-            }
+            ptr::copy_nonoverlapping(from, to, BLOCK);
+        }
+        if how == How::OneByOne {
+            fence(Ordering::SeqCst);
         }
     }
 }
