@@ -22,3 +22,8 @@ pub use pageless_block as block;
 pub use pageless_fault as fault;
 pub use pageless_memmap as memmap;
 pub use pageless_pfn as pfn;
+
+/// The README's example, compiled and run like all others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -30,7 +30,7 @@ fn every_malformed_job_file_ends_in_one_error_with_its_line() {
             "[a]\nrwmixred=4\n",
             &[
                 "job.fio:2: unknown option `rwmixred`",
-                "did you mean `rwmixread`?",
+                "the nearest known one is `rwmixread`",
             ],
         ),
         (

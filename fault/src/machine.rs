@@ -152,9 +152,17 @@ pub trait Word: Copy {
     fn exchange(self, new: u32) -> u32;
 
     /// Reads.
+    ///
+    /// # Panics
+    ///
+    /// `order` is `Release` or `AcqRel`.
     fn load(self, order: Ordering) -> u32;
 
     /// Writes.
+    ///
+    /// # Panics
+    ///
+    /// `order` is `Acquire` or `AcqRel`.
     fn store(self, value: u32, order: Ordering);
 }
 
@@ -181,7 +189,7 @@ pub enum ReserveError {
         errno: i32,
     },
     /// The kernel lacks something the window needs.
-    #[error("the kernel lacks {what} (errno {errno}): Linux 5.11 or later on x86-64 is needed")]
+    #[error("the kernel lacks {what} (errno {errno}): Linux 5.14 or later on x86-64 is needed")]
     Unsupported {
         /// What is missing.
         what: &'static str,

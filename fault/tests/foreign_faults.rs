@@ -112,6 +112,37 @@ fn a_foreign_sigbus_reaches_its_previous_owner() {
     assert_eq!(output.status.code(), Some(OWNER_WAS_ASKED), "{output:?}");
 }
 
+extern "C" fn once(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: writes a constant to stderr.
+    unsafe { libc::write(2, b"asked once\n".as_ptr().cast(), 11) };
+}
+
+#[test]
+fn a_handler_that_wants_to_be_asked_once_is_asked_once() {
+    if playing() {
+        // SAFETY: a complete action with a handler of the signature that SA_SIGINFO promises; the alarm
+        // ends a process that loops.
+        unsafe {
+            let mut action: libc::sigaction = core::mem::zeroed();
+            action.sa_sigaction = once as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
+            libc::sigaction(libc::SIGSEGV, &raw const action, core::ptr::null_mut());
+            libc::alarm(20);
+        }
+        let _window = window();
+        touch(nowhere());
+    }
+    let output = play("a_handler_that_wants_to_be_asked_once_is_asked_once");
+    assert_eq!(
+        output.status.signal(),
+        Some(libc::SIGSEGV),
+        "{:?}",
+        output.status
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches("asked once").count(), 1, "{said}");
+}
+
 #[test]
 fn a_real_crash_stays_a_real_crash() {
     if playing() {

@@ -147,3 +147,33 @@ fn an_eager_window_never_faults() {
         assert_eq!(fetched(&window, at), Ok(0));
     }
 }
+
+#[test]
+fn nothing_outside_the_window_can_be_unmapped_or_filled() {
+    let ctx = MaySleep::claim();
+    let window = reserve(2 << 20, 8192);
+    let beyond = [range(0, 4096), range(2 << 20, 4096)];
+    for ranges in [&beyond[1..], &beyond, &[range((2 << 20) - 4096, 8192)]] {
+        window.populate(range(0, 4096), &ctx).unwrap();
+        let (owned, error) = window.unmap(ranges, 1).unwrap_err();
+        assert_eq!(owned, 1);
+        assert!(matches!(
+            error,
+            pageless_fault::UnmapError::Refused {
+                errno: libc::EFAULT,
+                ..
+            }
+        ));
+        // Refused as a whole: what lies inside is still there.
+        assert_eq!(fetched(&window, 0), Ok(0));
+        window
+            .unmap(&beyond[..1], ())
+            .unwrap()
+            .settle(&ctx)
+            .unwrap()
+            .into_inner();
+    }
+    let short = window.prefill(4096, &ctx).unwrap();
+    assert!(window.populate_from(range(0, 8192), short).is_err());
+    assert_eq!(fetched(&window, 0), Err(FaultReason::NotPresent));
+}

@@ -74,6 +74,10 @@ impl<W: Window> Drop for BackgroundReclaimer<W> {
         let Some(thread) = self.thread.take() else {
             return;
         };
+        // In a forked child there is no such thread, and nobody to let go of a lock held at the fork.
+        if self.memmap.window.is_foreign() {
+            return;
+        }
         let mut books = self.memmap.books.lock();
         if books
             .background

@@ -29,13 +29,16 @@ pub struct Counters {
     pub limbo_bytes: u64,
     /// Bytes of leaf page tables that exist for chunks.
     pub page_table_bytes: u64,
-    /// Bytes filled beforehand for atomic contexts.
+    /// Bytes set aside for atomic contexts: chunks filled beforehand, and a leaf table for each where
+    /// tables count.
     pub reserve_bytes: u64,
-    /// The most that `live + limbo + reserve` has been since the peaks were last reset.
+    /// Bytes of chunks whose flush could not be proved. They stay until the memmap goes.
+    pub quarantined_bytes: u64,
+    /// The most that `live + limbo + quarantined + reserve` has been since the peaks were last reset.
     pub descriptor_bytes_peak: u64,
     /// The most that `page_table_bytes` has been since the peaks were last reset.
     pub page_table_bytes_peak: u64,
-    /// The most that all four together have been since the peaks were last reset.
+    /// The most that all of it together have been since the peaks were last reset.
     pub used_bytes_peak: u64,
     /// Batches whose flush the machine could not prove; their chunks are never used again.
     pub flush_failures: u64,
@@ -45,11 +48,16 @@ impl Counters {
     /// What counts against the budget, in bytes.
     #[must_use]
     pub const fn used_bytes(&self) -> u64 {
-        self.live_bytes + self.limbo_bytes + self.page_table_bytes + self.reserve_bytes
+        self.live_bytes
+            + self.limbo_bytes
+            + self.quarantined_bytes
+            + self.page_table_bytes
+            + self.reserve_bytes
     }
 
     pub(crate) fn raise_peaks(&mut self) {
-        let descriptors = self.live_bytes + self.limbo_bytes + self.reserve_bytes;
+        let descriptors =
+            self.live_bytes + self.limbo_bytes + self.quarantined_bytes + self.reserve_bytes;
         self.descriptor_bytes_peak = self.descriptor_bytes_peak.max(descriptors);
         self.page_table_bytes_peak = self.page_table_bytes_peak.max(self.page_table_bytes);
         self.used_bytes_peak = self.used_bytes_peak.max(self.used_bytes());

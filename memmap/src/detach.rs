@@ -50,9 +50,28 @@ pub enum DetachError {
     /// Somebody else is detaching it, or has.
     #[error("the memmap is detached already")]
     Detached,
-    /// The machine could not prove a flush.
+    /// The machine could not prove a flush. The memmap works on, without the chunks concerned.
     #[error(transparent)]
     Unmap(#[from] UnmapError),
+    /// It is detached, but an earlier flush was never proved: those bytes stay until the memmap itself
+    /// goes.
+    #[error("detached, but {bytes} bytes were never proved flushed and stay until the memmap goes")]
+    Quarantined {
+        /// Bytes of quarantined chunks.
+        bytes: u64,
+    },
+}
+
+/// A detach under way. Unless it ends otherwise, the memmap is attached again.
+struct Detaching<'m, W: Window> {
+    memmap: &'m Memmap<W>,
+    end: Attachment,
+}
+
+impl<W: Window> Drop for Detaching<'_, W> {
+    fn drop(&mut self) {
+        self.memmap.books.lock().attachment = self.end;
+    }
 }
 
 struct List<'a>(&'a [Holder]);
@@ -79,38 +98,44 @@ impl<W: Window> Memmap<W> {
         ctx: &MaySleep,
         mut expired: impl FnMut() -> bool,
     ) -> Result<(), DetachError> {
-        {
+        // Before a lock is asked for that may have been held at the fork.
+        if self.window.is_foreign() {
+            return Err(UnmapError::Foreign.into());
+        }
+        let reserve = {
             let mut books = self.books.lock();
             if books.attachment != Attachment::Attached {
                 return Err(DetachError::Detached);
             }
             books.attachment = Attachment::Detaching;
-            books.directory.counters.reserve_bytes = 0;
-            books.reserve.clear();
-        }
+            let reserve = core::mem::take(&mut books.reserve);
+            let bytes = reserve.len() as u64 * books.directory.reserve_cost();
+            books.directory.counters.reserve_bytes -= bytes;
+            reserve
+        };
+        let mut detaching = Detaching {
+            memmap: self,
+            end: Attachment::Attached,
+        };
+        drop(reserve);
         let mut turn = 0;
         loop {
-            let outcome = self.reclaim(ctx, 0);
-            let mut books = self.books.lock();
-            if let Err(error) = outcome {
-                books.attachment = Attachment::Attached;
-                return Err(error.into());
-            }
-            let counters = &books.directory.counters;
+            self.reclaim(ctx, 0)?;
+            let counters = self.counters();
             if counters.live_bytes == 0 && counters.limbo_bytes == 0 {
-                books.attachment = Attachment::Detached;
-                return Ok(());
+                detaching.end = Attachment::Detached;
+                return match counters.quarantined_bytes {
+                    0 => Ok(()),
+                    bytes => Err(DetachError::Quarantined { bytes }),
+                };
             }
             if expired() {
-                drop(books);
                 let (descriptors, holders) = self.holders();
-                self.books.lock().attachment = Attachment::Attached;
                 return Err(DetachError::Busy {
                     descriptors,
                     holders,
                 });
             }
-            drop(books);
             self.window.relax(turn);
             turn = turn.saturating_add(1);
         }

@@ -91,6 +91,9 @@ struct Group {
     chunks: u32,
     /// The table is on its way out: no chunk of the group may be filled before the flush.
     closing: bool,
+    /// The table was on its way out and its flush could not be proved: no chunk of the group is ever
+    /// filled again.
+    quarantined: bool,
 }
 
 /// What a fault finds.
@@ -181,7 +184,17 @@ impl Directory {
         } else {
             0
         };
-        counters.live_bytes + counters.limbo_bytes + counters.reserve_bytes + tables
+        counters.used_bytes() - counters.page_table_bytes + tables
+    }
+
+    /// What one chunk of the reserve is charged with: it must fit wherever it is needed.
+    pub(crate) fn reserve_cost(&self) -> u64 {
+        let table = if self.frees_leaf_tables {
+            LEAF_TABLE_BYTES
+        } else {
+            0
+        };
+        self.geometry.chunk.bytes() + table
     }
 
     /// Whether some chunk is in a state that ends by itself, so that waiting makes sense.
@@ -213,6 +226,7 @@ impl Directory {
             }
             None => {
                 let table = match self.groups.get(&self.geometry.group_of(chunk)) {
+                    Some(group) if group.quarantined => return Admission::Quarantined,
                     Some(group) if group.closing && !Mutant::FillInClosingGroup.active() => {
                         return Admission::Busy;
                     }
@@ -234,11 +248,11 @@ impl Directory {
             && self.groups.len() < self.groups.capacity()
     }
 
-    /// Makes room for one more fill, so that [`has_room`](Self::has_room) holds.
-    pub(crate) fn make_room(&mut self) {
-        self.slots.reserve(1);
-        self.by_chunk.reserve(1);
-        self.groups.reserve(1);
+    /// Makes room for `fills` more, so that [`has_room`](Self::has_room) holds before each.
+    pub(crate) fn make_room(&mut self, fills: usize) {
+        self.slots.reserve(fills);
+        self.by_chunk.reserve(fills);
+        self.groups.reserve(fills);
     }
 
     /// An absent chunk becomes Filling, in a new generation and as the youngest of all; the caller is
@@ -313,17 +327,20 @@ impl Directory {
     }
 
     /// Claims up to `most` Present chunks in order of allocation, beginning at `from` (the oldest if
-    /// `None`), for the one reclaimer there is. `pinned(chunk, hint)` may cheaply rule one out.
-    /// Returns where to go on; `None` at the end.
+    /// `None`), for the one reclaimer there is, and looks at no more than `scan`. `pinned(chunk, hint)`
+    /// may cheaply rule one out. Returns where to go on; `None` at the end.
     pub(crate) fn claim(
         &mut self,
         from: Option<SlotId>,
         most: usize,
+        scan: usize,
         claimed: &mut Vec<Claimed>,
         mut pinned: impl FnMut(ChunkIndex, u32) -> bool,
     ) -> Option<SlotId> {
         let mut at = from.unwrap_or(self.oldest);
-        while at != NIL && claimed.len() < most {
+        let mut examined = 0;
+        while at != NIL && claimed.len() < most && examined < scan {
+            examined += 1;
             let slot = self.slot(at);
             let (chunk, newer) = (slot.chunk, slot.newer);
             if slot.state == ChunkState::Present {
@@ -407,6 +424,12 @@ impl Directory {
         self.counters.flush_failures += 1;
         for claimed in frozen {
             self.slot_mut(claimed.slot).state = ChunkState::Quarantined;
+            self.counters.limbo_bytes -= self.geometry.chunk.bytes();
+            self.counters.quarantined_bytes += self.geometry.chunk.bytes();
+            let index = self.geometry.group_of(claimed.chunk);
+            if let Some(group) = self.groups.get_mut(&index) {
+                group.quarantined = group.closing;
+            }
         }
     }
 
@@ -518,7 +541,7 @@ impl Directory {
         if self.newest != older {
             return Err("order list: tail");
         }
-        let (mut live, mut limbo, mut filling, mut listed) = (0, 0, 0, 0);
+        let (mut live, mut limbo, mut quarantined, mut filling, mut listed) = (0, 0, 0, 0, 0);
         for (index, id) in &self.by_chunk {
             let slot = self.slot(*id);
             if slot.chunk != *index {
@@ -530,7 +553,8 @@ impl Directory {
                     listed += 1;
                     filling += u64::from(slot.state == ChunkState::Filling);
                 }
-                ChunkState::Unmapped | ChunkState::Quarantined => limbo += chunk,
+                ChunkState::Unmapped => limbo += chunk,
+                ChunkState::Quarantined => quarantined += chunk,
             }
         }
         if listed != linked {
@@ -539,8 +563,15 @@ impl Directory {
         if filling != self.filling {
             return Err("count of chunks being filled");
         }
-        if (live, limbo) != (self.counters.live_bytes, self.counters.limbo_bytes) {
-            return Err("live or limbo bytes");
+        let counters = &self.counters;
+        if (live, limbo, quarantined)
+            != (
+                counters.live_bytes,
+                counters.limbo_bytes,
+                counters.quarantined_bytes,
+            )
+        {
+            return Err("live, limbo or quarantined bytes");
         }
         for (index, group) in &self.groups {
             let chunks = self

@@ -156,7 +156,9 @@ impl<W: Window> Memmap<W> {
                         return Ok(Outcome::Again);
                     }
                 }
-                books.directory.make_room();
+                // One for this fill, and one for each chunk of the reserve, which is used where nothing may
+                // be allocated.
+                books.directory.make_room(1 + self.reserve_chunks);
                 (books.directory.begin_fill(chunk), 0)
             }
         };
@@ -199,29 +201,33 @@ impl<W: Window> Memmap<W> {
         let bytes = self.geometry.chunk.bytes();
         loop {
             let mut books = self.books.lock();
+            let cost = books.directory.reserve_cost();
             let short = books.reserve.len() < self.reserve_chunks
                 && books.attachment == Attachment::Attached
-                && books.directory.charged().saturating_add(bytes) <= self.budget.bytes();
+                && books.directory.charged().saturating_add(cost) <= self.budget.bytes();
             if !short {
                 return Ok(());
             }
-            // The books have room for what the reserve will bring in without allocating.
-            books.directory.make_room();
-            books.directory.counters.reserve_bytes += bytes;
+            books.directory.make_room(1 + self.reserve_chunks);
+            books.directory.counters.reserve_bytes += cost;
             books.directory.counters.raise_peaks();
             drop(books);
             let filled = self.window.prefill(bytes, ctx);
             let mut books = self.books.lock();
             match filled {
-                Ok(prefilled) if books.reserve.len() < self.reserve_chunks => {
+                Ok(prefilled)
+                    if books.reserve.len() < self.reserve_chunks
+                        && books.attachment == Attachment::Attached =>
+                {
                     books.reserve.push(prefilled);
                 }
+                // Somebody else was faster, or is detaching.
                 Ok(_) => {
-                    books.directory.counters.reserve_bytes -= bytes;
+                    books.directory.counters.reserve_bytes -= cost;
                     return Ok(());
                 }
                 Err(error) => {
-                    books.directory.counters.reserve_bytes -= bytes;
+                    books.directory.counters.reserve_bytes -= cost;
                     return Err(error);
                 }
             }
@@ -272,6 +278,10 @@ impl<W: Window> Memmap<W> {
         }
         match books.directory.admission(chunk) {
             Admission::Absent { .. } if books.directory.has_room() => {}
+            Admission::Absent { .. } => {
+                books.directory.counters.reserve_misses += 1;
+                return would_block;
+            }
             // It came while we were on our way.
             Admission::Present => {
                 return match refcount::get(word) {
@@ -286,7 +296,7 @@ impl<W: Window> Memmap<W> {
             return would_block;
         };
         let bytes = self.geometry.chunk.bytes();
-        books.directory.counters.reserve_bytes -= bytes;
+        books.directory.counters.reserve_bytes -= books.directory.reserve_cost();
         let slot = books.directory.begin_fill(chunk);
         let filled = self
             .window

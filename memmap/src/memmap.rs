@@ -5,7 +5,9 @@ use core::fmt;
 
 use pageless_fault::mutant::Mutant;
 use pageless_fault::sync::Mutex;
-use pageless_fault::{Machine, MaySleep, PopulateError, ReserveError, Table, UnmapError, Window};
+use pageless_fault::{
+    LEAF_TABLE_BYTES, Machine, MaySleep, PopulateError, ReserveError, Table, UnmapError, Window,
+};
 use pageless_pfn::{PagedPfn, Pfn, PfnRange};
 
 use crate::budget::{Budget, BudgetError};
@@ -228,8 +230,10 @@ impl<W: Window> Memmap<W> {
         })?;
         // The budget may have been made for another chunk size.
         Budget::new(config.budget.bytes(), config.chunk)?;
-        let reserve = (config.reserve_chunks as u64).saturating_mul(config.chunk.bytes());
-        if reserve > 0 && reserve.saturating_add(2 * config.chunk.bytes()) > config.budget.bytes() {
+        let each = config.chunk.bytes() + LEAF_TABLE_BYTES;
+        let reserve = (config.reserve_chunks as u64).saturating_mul(each);
+        // Also a bound on what is allocated for it: the budget may be unlimited.
+        if reserve > 0 && reserve.saturating_add(each) > config.budget.bytes().min(1 << 40) {
             return Err(AttachError::Reserve {
                 reserve,
                 budget: config.budget.bytes(),
@@ -287,7 +291,10 @@ impl<W: Window> Memmap<W> {
 
     /// Takes a reference if the descriptor is in memory now. Neither sleeps, nor fills, nor allocates:
     /// callable under a spin lock, with interrupts off and in a signal handler. Draws on the reserve,
-    /// if there is one.
+    /// if there is one; that may change `errno`.
+    ///
+    /// On the host an absent descriptor is still noticed by a SIGBUS, so a signal handler that looks
+    /// descriptors up must not have it blocked.
     ///
     /// # Errors
     ///

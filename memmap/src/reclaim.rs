@@ -22,6 +22,9 @@ use crate::refcount;
 /// The most chunks that go away with one shootdown.
 pub const RECLAIM_BATCH: usize = 32;
 
+/// The most chunks looked at without letting go of the books.
+const SCAN_AT_ONCE: usize = 128;
+
 /// What a reclaim run brought.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reclaimed {
@@ -54,7 +57,7 @@ pub enum ReclaimError {
 pub(crate) struct Goal {
     /// Stop when no more than this is held, in bytes.
     pub(crate) down_to: u64,
-    /// Look at no more chunks than about this many.
+    /// Look at no more chunks than this many.
     pub(crate) scan: usize,
 }
 
@@ -215,21 +218,30 @@ impl<W: Window> Role<'_, W> {
         let mut pinned: Vec<(Claimed, u32)> = Vec::new();
         let mut total = Reclaimed::default();
         let mut resume = None;
-        let mut examined = 0;
+        let mut left = goal.scan;
+        // How much, decided once: whoever fills meanwhile is not this run's business.
+        let mut over = memmap
+            .books
+            .lock()
+            .directory
+            .charged()
+            .saturating_sub(goal.down_to);
         loop {
             claimed.clear();
             let mut books = memmap.books.lock();
-            let over = books.directory.charged().saturating_sub(goal.down_to);
-            if over == 0 || examined >= goal.scan {
+            over = over.min(books.directory.charged().saturating_sub(goal.down_to));
+            if over == 0 || left == 0 {
                 break;
             }
             let most = usize::try_from(over.div_ceil(chunk))
                 .unwrap_or(RECLAIM_BATCH)
                 .min(RECLAIM_BATCH);
+            // A look at each chunk may miss every cache, and faults wait for the lock meanwhile.
+            let scan = left.min(SCAN_AT_ONCE);
+            left -= scan;
             resume = books
                 .directory
-                .claim(resume, most, &mut claimed, |chunk, hint| {
-                    examined += 1;
+                .claim(resume, most, scan, &mut claimed, |chunk, hint| {
                     let index = memmap.geometry.first_of(chunk) + u64::from(hint);
                     memmap
                         .window
@@ -265,7 +277,10 @@ impl<W: Window> Role<'_, W> {
                 let mut books = memmap.books.lock();
                 books.directory.counters.shootdowns += 1;
                 match flushed {
-                    Ok(flushed) => books.directory.bury(flushed),
+                    Ok(flushed) => {
+                        books.directory.bury(flushed);
+                        over = over.saturating_sub(chunks * chunk);
+                    }
                     Err(error) => {
                         books.directory.quarantine(&claimed);
                         return Err(error);

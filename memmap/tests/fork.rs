@@ -5,7 +5,7 @@
 
 use pageless_fault::host::HostMachine;
 use pageless_fault::{MaySleep, UnmapError};
-use pageless_memmap::{Budget, ChunkSize, Config, GetError, Memmap, TryGetError};
+use pageless_memmap::{Budget, ChunkSize, Config, DetachError, GetError, Memmap, TryGetError};
 use pageless_pfn::{FrameCount, PagedPfn, Pfn, PfnFlags, PfnRange, PfnT};
 
 fn pfn(index: u64) -> PagedPfn {
@@ -31,6 +31,24 @@ fn in_child(child: impl FnOnce() -> Result<(), i32>) -> i32 {
         } else {
             -libc::WTERMSIG(status)
         }
+    }
+}
+
+/// A page of the calling process's own, filled with 0x5a.
+fn fresh_page() -> *mut u8 {
+    // SAFETY: a new private mapping, written before anybody else knows of it.
+    unsafe {
+        let page = libc::mmap(
+            core::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        assert_ne!(page, libc::MAP_FAILED);
+        page.cast::<u8>().write_bytes(0x5a, 4096);
+        page.cast()
     }
 }
 
@@ -89,6 +107,25 @@ fn a_forked_child_is_refused_and_the_parent_does_not_notice() {
     );
     drop((held, inherited));
     memmap.detach(&ctx, || true).unwrap();
+
+    // Giving an inherited memmap up touches nothing that the child has mapped since, wherever it is.
+    let config_with_reserve = Config {
+        reserve_chunks: 16,
+        ..config
+    };
+    let mut with_reserve =
+        Some(Memmap::attach(&HostMachine::new().unwrap(), device, config_with_reserve).unwrap());
+    let status = in_child(|| {
+        let own: Vec<*mut u8> = (0..64).map(|_| fresh_page()).collect();
+        let inherited = with_reserve.take().ok_or(20)?;
+        let refused = inherited.detach(&MaySleep::claim(), || true);
+        claim(refused == Err(DetachError::Unmap(UnmapError::Foreign)), 21)?;
+        drop(inherited);
+        // SAFETY: pages that `fresh_page` mapped, and nobody has unmapped if all is well.
+        claim(own.iter().all(|page| unsafe { **page } == 0x5a), 22)
+    });
+    assert_eq!(status, 0, "a child that drops an inherited memmap");
+    drop(with_reserve);
 
     // A memmap of the child's own works.
     let status = in_child(|| {

@@ -34,7 +34,7 @@ const INTERRUPTED: u8 = 130;
 ///          reclaimed within a budget
 ///   eager  the same through a memmap that is there from the start, as in Linux
 #[derive(Debug, Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(verbatim_doc_comment, after_long_help = EXAMPLES)]
 pub(crate) struct RunArgs {
     /// The job file, in fio's format.
     #[arg(value_name = "JOB.fio")]

@@ -109,7 +109,7 @@ pub enum JobErrorKind {
     #[error("`{0}` opens `${{` and never closes it")]
     OpenVariable(String),
     /// Not an option of fio.
-    #[error("unknown option `{name}`{}", .nearest.map(|n| format!(": did you mean `{n}`?")).unwrap_or_default())]
+    #[error("unknown option `{name}`{}", .nearest.map(|n| format!(": the nearest known one is `{n}`")).unwrap_or_default())]
     UnknownOption {
         /// What stands in the file.
         name: String,

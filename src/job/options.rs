@@ -105,11 +105,11 @@ pub fn lookup(name: &str) -> Result<Known, JobErrorKind> {
 }
 
 /// The names of all honoured options, aliases included.
-pub fn honoured_names() -> impl Iterator<Item = &'static str> {
+pub fn honoured_names() -> impl Iterator<Item = &'static str> + Clone {
     HONOURED.iter().map(|(name, _)| *name)
 }
 
-fn names() -> impl Iterator<Item = &'static str> {
+fn names() -> impl Iterator<Item = &'static str> + Clone {
     honoured_names()
         .chain(WITHOUT_MEANING.iter().copied())
         .chain(NOT_IMPLEMENTED.iter().copied())

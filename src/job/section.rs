@@ -678,7 +678,7 @@ mod tests {
             ("nrfiles=2", "between 1 and 1"),
             ("rate_iops=x", "not a number"),
             ("kb_base=7", "must be one of 1024, 1000"),
-            ("rwmixred=4", "did you mean `rwmixread`?"),
+            ("rwmixred=4", "the nearest known one is `rwmixread`"),
             ("verify_backlog=4", "not implemented here"),
         ] {
             let error = job(&format!("[a]\nname=x\n{option}\n")).expect_err(option);

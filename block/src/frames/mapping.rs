@@ -35,7 +35,12 @@ impl Mapping {
     pub(crate) fn anonymous(len: ByteLen) -> Result<Self, MapError> {
         let size = size_of_mapping(len)?;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // Miri knows only the plain kind.
+        let flags = if cfg!(miri) {
+            MapFlags::PRIVATE
+        } else {
+            MapFlags::PRIVATE | MapFlags::NORESERVE
+        };
         // SAFETY: without MAP_FIXED the kernel picks a place where nothing is mapped.
         let base = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), size.get(), prot, flags) };
         Self::mapped(base, size)

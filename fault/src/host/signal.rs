@@ -158,6 +158,11 @@ fn call(action: &sigaction, signal: c_int, info: *mut siginfo_t, context: *mut c
     // its flags name, so calling it with what the kernel gave us is what the kernel itself would have
     // done. The mask calls work on this thread's own mask and on two local sets.
     unsafe {
+        if action.sa_flags & libc::SA_RESETHAND != 0 {
+            // It asked to be called once.
+            let default: sigaction = core::mem::zeroed();
+            sigaction(signal, &raw const default, core::ptr::null_mut());
+        }
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
         libc::pthread_sigmask(
             libc::SIG_BLOCK,

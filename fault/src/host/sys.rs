@@ -110,6 +110,9 @@ impl Mapping {
     pub(super) unsafe fn discard(&self, ranges: &[WindowRange]) -> Result<(), i32> {
         /// The calling process as a pidfd (Linux 6.14).
         const PIDFD_SELF: i64 = -10000;
+        /// The plain advice is refused where the program has locked its memory; this one is not
+        /// (Linux 5.18).
+        const MADV_DONTNEED_LOCKED: i32 = 24;
 
         let mut vector = [libc::iovec {
             iov_base: core::ptr::null_mut(),
@@ -140,7 +143,7 @@ impl Mapping {
                     PIDFD_SELF,
                     vector.as_ptr(),
                     batch.len(),
-                    libc::MADV_DONTNEED,
+                    MADV_DONTNEED_LOCKED,
                     0,
                 )
             };
@@ -149,8 +152,11 @@ impl Mapping {
             }
             // Not this kernel, or stopped half-way: once more, one by one. Discarding twice is harmless.
             for part in &vector[..batch.len()] {
-                // SAFETY: as above.
-                if unsafe { libc::madvise(part.iov_base, part.iov_len, libc::MADV_DONTNEED) } != 0 {
+                let advise = |advice| {
+                    // SAFETY: as above.
+                    unsafe { libc::madvise(part.iov_base, part.iov_len, advice) == 0 }
+                };
+                if !advise(MADV_DONTNEED_LOCKED) && !advise(libc::MADV_DONTNEED) {
                     return Err(errno());
                 }
             }

@@ -49,11 +49,13 @@ impl HostWindow {
         let mapping = Self::map(len)?;
         // Descriptors are small, scattered, and give their memory back page by page.
         let _ = mapping.advise(libc::MADV_NOHUGEPAGE);
-        let zeroes = Mapping::reserve(largest.next_multiple_of(4096) as usize, 4096, false)
-            .map_err(|errno| ReserveError::Resources {
+        let largest = largest.clamp(4096, len.get()).next_multiple_of(4096);
+        let zeroes = Mapping::reserve(largest as usize, 4096, false).map_err(|errno| {
+            ReserveError::Resources {
                 call: "mmap",
                 errno,
-            })?;
+            }
+        })?;
         let _ = zeroes.advise(libc::MADV_NOHUGEPAGE);
         let uffd = Userfault::register(features, &mapping)?;
         let mut window = Self::finish(mapping, zeroes, Some(uffd))?;
@@ -68,6 +70,8 @@ impl HostWindow {
     ///
     /// [`ReserveError::AddressSpace`]; [`ReserveError::Resources`] when there is not enough memory.
     pub fn reserve_populated(len: WindowLen) -> Result<Self, ReserveError> {
+        // For the forked children, not for faults: there are none.
+        super::signal::install()?;
         let mapping = Self::map(len)?;
         // Without transparent huge pages it is populated by small ones.
         let _ = mapping.advise(libc::MADV_HUGEPAGE);
@@ -237,8 +241,9 @@ impl Window for HostWindow {
         };
         let pages = Mapping::reserve(bytes as usize, 4096, true).map_err(refused)?;
         let _ = pages.advise(libc::MADV_NOHUGEPAGE);
-        // Pages shared with a child could not be moved.
-        let _ = pages.advise(libc::MADV_DONTFORK);
+        // Pages shared with a child could not be moved. Wiped and not left out: what a child drops must
+        // still be its own.
+        pages.advise(libc::MADV_WIPEONFORK).map_err(refused)?;
         pages.advise(libc::MADV_POPULATE_WRITE).map_err(refused)?;
         Ok(HostPrefilled(pages))
     }
@@ -250,6 +255,15 @@ impl Window for HostWindow {
     ) -> Result<(), PopulateError> {
         let uffd = self.checked(range)?;
         let at = self.address(range.start());
+        if range.len() > prefilled.0.len() as u64 {
+            return Err(populate_error(
+                range,
+                FillError {
+                    done: 0,
+                    errno: libc::EINVAL,
+                },
+            ));
+        }
         let moved = if self.moves {
             uffd.take(at, &prefilled.0, range.len())
         } else {
@@ -263,14 +277,20 @@ impl Window for HostWindow {
         if self.is_foreign() {
             return Err(UnmapError::Foreign);
         }
+        let refused = |errno| UnmapError::Refused {
+            bytes: ranges.iter().map(|range| range.len()).sum(),
+            errno,
+        };
+        let len = self.mapping.len() as u64;
+        if ranges.iter().any(|range| range.end().get() > len) {
+            return Err(refused(libc::EFAULT));
+        }
         // SAFETY: window memory is only reached through words, whose contract is that the one who
-        // unmaps a range has made sure that nobody refers into it. The ranges lie in the mapping.
+        // unmaps a range has made sure that nobody refers into it; nothing else is ever kept there. The
+        // ranges lie in the mapping, as just checked.
         unsafe { self.mapping.discard(ranges) }
             .map(|()| HostTicket(()))
-            .map_err(|errno| UnmapError::Refused {
-                bytes: ranges.iter().map(|range| range.len()).sum(),
-                errno,
-            })
+            .map_err(refused)
     }
 
     fn wait(&self, _ticket: &HostTicket, _ctx: &MaySleep) -> Result<Completion, UnmapError> {

@@ -143,7 +143,7 @@ proptest! {
                             let table = !list.iter().any(|known| known.chunk / per_group == n / per_group);
                             let cost = chunk.bytes() + if table { LEAF_TABLE_BYTES } else { 0 };
                             prop_assert_eq!(admission, Admission::Absent { cost });
-                            directory.make_room();
+                            directory.make_room(1);
                             prop_assert!(directory.has_room());
                             let slot = directory.begin_fill(ChunkIndex(n));
                             list.push(Known { chunk: n, state: ChunkState::Filling, slot, short: false });
@@ -176,7 +176,7 @@ proptest! {
                         // A word of a chunk that was filled short must not be looked at.
                         let short: Vec<u64> = list.iter().filter(|known| known.short)
                             .map(|known| known.chunk).collect();
-                        directory.claim(None, most, &mut claimed, |chunk, _| {
+                        directory.claim(None, most, usize::MAX, &mut claimed, |chunk, _| {
                             assert!(!short.contains(&chunk.0), "looked at a word without memory");
                             pinned >> (chunk.0 % 64) & 1 == 1
                         });
@@ -257,7 +257,7 @@ fn tables_that_never_go_back_are_counted_but_not_held_against_the_budget() {
     assert_eq!(directory.counters.page_table_bytes, LEAF_TABLE_BYTES);
     assert_eq!(directory.charged(), 4096);
     let mut claimed = vec![];
-    directory.claim(None, 1, &mut claimed, |_, _| false);
+    directory.claim(None, 1, usize::MAX, &mut claimed, |_, _| false);
     let condemned = directory.condemn(&claimed);
     assert_eq!(condemned.ranges.len(), 1);
     assert_eq!(condemned.ranges[0].len(), 4096);

@@ -1,7 +1,7 @@
 //! Hazard: the budget is overrun, reclaim begins too late or never ends, or the background reclaimer
 //! does not do its part.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use pageless_fault::host::HostMachine;
 use pageless_fault::{LEAF_TABLE_BYTES, MaySleep};
@@ -73,6 +73,25 @@ fn reclaim_begins_above_the_high_watermark_and_stops_at_the_low_one() {
     let error = memmap.get(&ctx, chunk_pfn(&memmap, 300)).unwrap_err();
     assert!(matches!(error, GetError::BudgetPinned { .. }), "{error}");
     memmap.self_check().unwrap();
+}
+
+#[test]
+fn a_scan_above_the_watermark_is_bounded_however_much_is_pinned() {
+    let ctx = MaySleep::claim();
+    let chunk = ChunkSize::MIN;
+    let bytes = |chunks: u64| LEAF_TABLE_BYTES * (1 + chunks / 512) + chunks * 4096;
+    let budget = Budget::with_watermarks(bytes(2000), bytes(500), bytes(400), chunk).unwrap();
+    let memmap = attach(4096, budget);
+    let held: Vec<_> = (0..1000)
+        .map(|n| memmap.get(&ctx, chunk_pfn(&memmap, n)).unwrap())
+        .collect();
+    let before = memmap.counters();
+    drop(memmap.get(&ctx, chunk_pfn(&memmap, 1000)).unwrap());
+    let after = memmap.counters();
+    assert_eq!(after.direct_reclaims, before.direct_reclaims + 1);
+    let examined = after.passed_over - before.passed_over;
+    assert!(examined <= 128, "one lookup looked at {examined} chunks");
+    drop(held);
 }
 
 #[test]

@@ -95,3 +95,22 @@ fn detaching_waits_for_the_last_reference() {
         detacher.join().unwrap().unwrap();
     });
 }
+
+#[test]
+fn the_deadline_may_ask_the_memmap_and_may_panic() {
+    let ctx = MaySleep::claim();
+    let memmap = attach(1 << 20, 4096, 1 << 20);
+    let page = memmap.get(&ctx, paged(1)).unwrap();
+    let error = memmap
+        .detach(&ctx, || memmap.counters().live_bytes > 0)
+        .unwrap_err();
+    assert!(matches!(error, DetachError::Busy { descriptors: 1, .. }));
+    let panicked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+        let _ = memmap.detach(&ctx, || panic!("the deadline's own trouble"));
+    }));
+    assert!(panicked.is_err());
+    // It is attached, whatever happened.
+    drop(memmap.get(&ctx, paged(100)).unwrap());
+    drop(page);
+    memmap.detach(&ctx, || true).unwrap();
+}

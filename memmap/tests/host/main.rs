@@ -1,6 +1,8 @@
 //! The memmap on this process's own MMU. One module for each hazard.
 #![cfg(all(not(loom), target_os = "linux", target_arch = "x86_64"))]
 
+extern crate alloc;
+
 mod budget;
 mod detach;
 mod device;

@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::OnceLock;
 
-use pageless_fault::{MaySleep, SpinLock};
+use pageless_fault::{LEAF_TABLE_BYTES, MaySleep, SpinLock};
 use pageless_memmap::{HostMemmap, TryGetError};
 
 use crate::device::{attach, attach_with_reserve, chunk_pfn, paged};
@@ -86,7 +86,9 @@ fn a_race_that_reclaim_wins_is_would_block_and_nothing_else() {
 fn the_reserve_serves_those_who_cannot_wait_and_is_refilled_by_those_who_can() {
     let ctx = MaySleep::claim();
     let memmap = attach_with_reserve(1 << 20, 16 << 10, 1 << 20, 2);
-    assert_eq!(memmap.counters().reserve_bytes, 2 * (16 << 10));
+    // Charged with the leaf table that each may need.
+    let reserve = 2 * ((16 << 10) + LEAF_TABLE_BYTES);
+    assert_eq!(memmap.counters().reserve_bytes, reserve);
     let first = memmap.try_get(chunk_pfn(&memmap, 10)).unwrap();
     let second = memmap.try_get(chunk_pfn(&memmap, 20)).unwrap();
     assert_eq!((first.references(), first.private(3)), (1, 0));
@@ -105,14 +107,45 @@ fn the_reserve_serves_those_who_cannot_wait_and_is_refilled_by_those_who_can() {
     assert_eq!(counters.live_bytes, 2 * (16 << 10));
     // A sleepable lookup fills, and tops the reserve up.
     drop(memmap.get(&ctx, chunk_pfn(&memmap, 40)).unwrap());
-    assert_eq!(memmap.counters().reserve_bytes, 2 * (16 << 10));
+    assert_eq!(memmap.counters().reserve_bytes, reserve);
     memmap.try_get(chunk_pfn(&memmap, 30)).unwrap();
     assert_eq!(second.private(3), 9);
     drop((first, second));
     // What came out of the reserve is reclaimed like everything else.
-    memmap.reclaim(&ctx, 2 * (16 << 10)).unwrap();
+    let kept = memmap.counters().reserve_bytes;
+    memmap.reclaim(&ctx, kept).unwrap();
     assert_eq!(memmap.counters().live_bytes, 0);
     memmap.self_check().unwrap();
+}
+
+#[test]
+fn a_large_reserve_serves_as_many_as_it_has() {
+    let memmap = attach_with_reserve(1 << 24, 4096, 4 << 20, 64);
+    // Each in a leaf table of its own.
+    let held: Vec<_> = (0..64)
+        .map_while(|n| memmap.try_get(chunk_pfn(&memmap, n * 600)).ok())
+        .collect();
+    assert_eq!(held.len(), 64);
+    let counters = memmap.counters();
+    assert_eq!((counters.reserve_hits, counters.reserve_misses), (64, 0));
+    assert_eq!(counters.reserve_bytes, 0);
+}
+
+#[test]
+fn the_reserve_fits_the_budget_wherever_it_is_used() {
+    let ctx = MaySleep::claim();
+    let budget = 10 * (4096 + LEAF_TABLE_BYTES);
+    let memmap = attach_with_reserve(1 << 24, 4096, budget, 6);
+    // What is left is pinned to the last byte...
+    let mut held: Vec<_> = (0..100)
+        .map_while(|n| memmap.get(&ctx, chunk_pfn(&memmap, n * 600)).ok())
+        .collect();
+    assert_eq!(held.len(), 4);
+    // ...and the reserve goes to tables that do not exist yet.
+    held.extend((200..300).map_while(|n| memmap.try_get(chunk_pfn(&memmap, n * 600)).ok()));
+    assert_eq!(held.len(), 10);
+    let counters = memmap.counters();
+    assert!(counters.used_bytes_peak <= budget, "{counters:?}");
 }
 
 static MEMMAP: OnceLock<HostMemmap> = OnceLock::new();

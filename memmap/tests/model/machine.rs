@@ -4,8 +4,9 @@
 //! While a page is cleared but not flushed, a CPU may still use the old translation or may already
 //! miss: `stale` decides which, so that a test can have either.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use pageless_fault::{
     Completion, FaultReason, Fetched, Machine, MaySleep, PopulateError, ReserveError, Table,
@@ -26,6 +27,7 @@ enum Translation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Populate(u64),
+    Prefill,
     Clear,
     /// All entries are cleared; the shootdown is under way.
     Flush,
@@ -80,7 +82,8 @@ pub(crate) struct ModelMachine {
 }
 
 pub(crate) struct ModelWindow {
-    words: Vec<AtomicU32>,
+    /// Each page's words, made when it is first filled: most never are.
+    memory: Vec<OnceLock<Vec<AtomicU32>>>,
     pages: Mutex<Vec<Translation>>,
     control: Arc<Control>,
 }
@@ -90,7 +93,7 @@ impl Machine for ModelMachine {
 
     fn reserve(&self, len: WindowLen, _largest: u64) -> Result<ModelWindow, ReserveError> {
         Ok(ModelWindow {
-            words: (0..len.get() / 4).map(|_| AtomicU32::new(0xdead)).collect(),
+            memory: (0..len.get() / PAGE).map(|_| OnceLock::new()).collect(),
             pages: Mutex::new(vec![Translation::Absent; (len.get() / PAGE) as usize]),
             control: Arc::clone(&self.control),
         })
@@ -114,8 +117,10 @@ impl ModelWindow {
                     pages[page as usize]
                 ));
             }
-            for word in page * PAGE / 4..(page + 1) * PAGE / 4 {
-                self.words[word as usize].store(0, Ordering::Relaxed);
+            let words = self.memory[page as usize]
+                .get_or_init(|| (0..PAGE / 4).map(|_| AtomicU32::new(0xdead)).collect());
+            for word in words {
+                word.store(0, Ordering::Relaxed);
             }
             pages[page as usize] = Translation::Present;
         }
@@ -170,7 +175,10 @@ impl ModelWord<'_> {
             Translation::Cleared => self.window.control.stale.load(Ordering::Relaxed),
             Translation::Absent => false,
         };
-        hit.then(|| effect(&self.window.words[(self.at / 4) as usize]))
+        hit.then(|| {
+            let words = self.window.memory[(self.at / PAGE) as usize].get().unwrap();
+            effect(&words[(self.at % PAGE / 4) as usize])
+        })
     }
 
     /// For accesses that are made only where memory is known to be.
@@ -224,7 +232,7 @@ impl Window for ModelWindow {
     }
 
     fn word(&self, at: WindowOffset) -> Option<ModelWord<'_>> {
-        (at.get() < self.words.len() as u64 * 4).then(|| ModelWord {
+        (at.get() < self.memory.len() as u64 * PAGE).then(|| ModelWord {
             window: self,
             at: at.get(),
         })
@@ -235,6 +243,7 @@ impl Window for ModelWindow {
     }
 
     fn prefill(&self, _bytes: u64, _ctx: &MaySleep) -> Result<(), PopulateError> {
+        self.control.step(Step::Prefill);
         Ok(())
     }
 

@@ -2,6 +2,9 @@
 //! races that the host machine cannot be made to show on demand. No system calls: also run by Miri.
 #![cfg(not(loom))]
 
+extern crate alloc;
+
 mod machine;
+mod quarantine;
 mod races;
 mod short_fills;

@@ -1,11 +1,12 @@
 //! Hazard: get, freeze, flush and fill in the one order that breaks them.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use pageless_fault::{Completion, MaySleep, UnmapError};
 use pageless_memmap::{
-    Budget, ChunkSize, ChunkState, Config, GetError, Memmap, Pinned, TryGetError,
+    Budget, ChunkSize, ChunkState, Config, DetachError, GetError, Memmap, Pinned, TryGetError,
 };
 use pageless_pfn::{FrameCount, PagedPfn, Pfn, PfnFlags, PfnRange, PfnT};
 
@@ -21,14 +22,22 @@ pub(crate) fn pfn(index: u64) -> PagedPfn {
 
 /// A memmap of 64 Ki frames: two leaf tables of descriptors.
 pub(crate) fn attach(chunk: u64) -> (Arc<ModelMemmap>, Arc<Control>) {
+    attach_with(chunk, 1 << 20, 0)
+}
+
+pub(crate) fn attach_with(
+    chunk: u64,
+    budget: u64,
+    reserve_chunks: usize,
+) -> (Arc<ModelMemmap>, Arc<Control>) {
     let machine = ModelMachine::default();
     let chunk = ChunkSize::try_new(chunk).unwrap();
     let frames = if cfg!(miri) { 1 << 12 } else { 1 << 16 };
     let pfns = PfnRange::try_new(Pfn::try_new(0).unwrap(), FrameCount::new(frames)).unwrap();
     let config = Config {
         chunk,
-        budget: Budget::new(1 << 20, chunk).unwrap(),
-        reserve_chunks: 0,
+        budget: Budget::new(budget, chunk).unwrap(),
+        reserve_chunks,
     };
     let memmap = Memmap::attach(&machine, pfns, config).unwrap();
     (Arc::new(memmap), machine.control)
@@ -208,7 +217,14 @@ fn an_early_acknowledgement_frees_nothing() {
             Err(UnmapError::NotQuiescent { grade })
         );
         let counters = memmap.counters();
-        assert_eq!((counters.limbo_bytes, counters.chunks_reclaimed), (4096, 0));
+        assert_eq!(
+            (counters.quarantined_bytes, counters.chunks_reclaimed),
+            (4096, 0)
+        );
+        assert!(
+            counters.used_bytes() >= 4096,
+            "counted free without a proof"
+        );
         assert_eq!(counters.flush_failures, 1);
         // Retained, and said so; never filled again, never waited for.
         assert!(matches!(
@@ -218,6 +234,44 @@ fn an_early_acknowledgement_frees_nothing() {
         control.assert_clean();
         memmap.self_check().unwrap();
     }
+}
+
+#[test]
+fn a_detach_that_overtakes_a_refill_of_the_reserve_leaves_the_books_right() {
+    let ctx = MaySleep::claim();
+    let (memmap, control) = attach_with(4096, 1 << 20, 2);
+    let page = memmap.get(&ctx, pfn(0)).unwrap();
+    // Use one up; the next sleepable lookup refills it, and is overtaken.
+    memmap.try_get(pfn(64)).unwrap();
+    let overtaken = AtomicU32::new(0);
+    control.on({
+        let memmap = Arc::clone(&memmap);
+        move |step| {
+            if step == Step::Prefill && overtaken.fetch_add(1, Ordering::Relaxed) == 0 {
+                let error = memmap.detach(&MaySleep::claim(), || true).unwrap_err();
+                assert!(matches!(
+                    error,
+                    DetachError::Busy {
+                        descriptors: 1..,
+                        ..
+                    }
+                ));
+            }
+        }
+    });
+    drop(memmap.get(&ctx, pfn(128)).unwrap());
+    control.off();
+    // However much of the reserve there is now, it is what is charged, and it can be used up.
+    let mut served = 0;
+    let charged = memmap.counters().reserve_bytes;
+    while memmap.try_get(pfn((10 + served) * 64)).is_ok() {
+        served += 1;
+    }
+    assert_eq!(charged, served * 8192);
+    assert_eq!(memmap.counters().reserve_bytes, 0);
+    drop(page);
+    memmap.detach(&ctx, || true).unwrap();
+    assert_eq!(memmap.counters().used_bytes(), 0);
 }
 
 #[test]
