@@ -2,7 +2,7 @@
 
 use core::{
     ptr,
-    sync::atomic::{Ordering, fence},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 use std::{
     fs::File,
@@ -39,14 +39,19 @@ impl Memory {
     }
 }
 
-/// How one copy follows another.
+/// What else is done for each copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// As the processor likes: it begins the next before the last bytes of this one have arrived.
-    Overlapping,
-    /// The next begins when this one is complete.
-    OneByOne,
+pub(crate) enum Besides {
+    /// Nothing.
+    Nothing,
+    /// [`NOTES`] stores of a word, to memory that is in the L1 cache.
+    Notes,
 }
+
+/// About as many words as keeping the books of a request writes.
+pub(crate) const NOTES: usize = 64;
+
+static NOTED: [AtomicUsize; NOTES] = [const { AtomicUsize::new(0) }; NOTES];
 
 /// A mapping whose pages are all present and writable.
 ///
@@ -89,7 +94,7 @@ impl Mapped {
 
     /// Copies block `from` of this mapping over block `to` of `other`.
     #[inline]
-    pub(crate) fn copy(&self, from: usize, other: &Self, to: usize, how: How) {
+    pub(crate) fn copy(&self, from: usize, other: &Self, to: usize, besides: Besides) {
         let (from, to) = (from * BLOCK, to * BLOCK);
         assert!(from < self.bytes && to < other.bytes, "no such block");
         // SAFETY: both blocks lie within their mappings, as just checked for their starts (sizes are
@@ -98,8 +103,10 @@ impl Mapped {
             let (from, to) = (self.start.add(from), other.start.add(to));
             ptr::copy_nonoverlapping(from, to, BLOCK);
         }
-        if how == How::OneByOne {
-            fence(Ordering::SeqCst);
+        if besides == Besides::Notes {
+            for note in &NOTED {
+                note.store(from, Ordering::Relaxed);
+            }
         }
     }
 }
