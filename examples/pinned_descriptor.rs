@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         chunk,
         budget: Budget::new(64 << 10, chunk)?,
         reserve_chunks: 1,
+        fill_ahead: 1,
     };
     let memmap = Memmap::attach(&HostMachine::new()?, device, config)?;
     println!(

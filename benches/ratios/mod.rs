@@ -161,11 +161,11 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// An empty report for the program `bench`; `None` when this run is not meant to measure
-    /// (`--test`, `--list`, `--profile-time`).
+    /// An empty report for the program `bench`; `None` when this run is not meant to measure: a
+    /// test (Cargo says `--bench` when it is not one), a listing, a profile.
     pub(crate) fn of(bench: &'static str) -> Option<Self> {
         let has = |flag: &str| env::args().any(|arg| arg == flag);
-        if has("--test") || has("--list") || has("--profile-time") {
+        if !has("--bench") || has("--test") || has("--list") || has("--profile-time") {
             return None;
         }
         let mut table = Table::new();

@@ -56,7 +56,8 @@ pub trait BlockDevice {
     fn execute(&self, request: &Request) -> Result<(), BlkError>;
 
     /// Takes `request` in. A device that keeps it (`None`) completes it later, in
-    /// [`BlockDevice::poll`].
+    /// [`BlockDevice::poll`]; `Some` completes this very request. The queue panics at a driver that
+    /// answers with another one.
     #[inline]
     fn submit(&self, request: Request) -> Option<Done> {
         let result = self.execute(&request);

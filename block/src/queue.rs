@@ -190,12 +190,24 @@ impl<D: BlockDevice> Queue<D> {
                     self.held += 1;
                     return;
                 }
-                Some(done) => match self.next_piece(done) {
+                Some(done) => match self.next_piece(self.expect(done, tag)) {
                     Some(next) => request = next,
                     None => return,
                 },
             }
         }
+    }
+
+    /// A driver may answer a submission with that request only; others come through `poll`.
+    #[inline]
+    fn expect(&self, done: Done, tag: Tag) -> Done {
+        assert!(
+            done.tag() == tag && done.queue() == self.id,
+            "driver bug: submit({tag:?}) answered with {:?} of {:?}",
+            done.tag(),
+            done.queue()
+        );
+        done
     }
 
     /// Settles a finished request, or returns the next piece of its bio.

@@ -141,3 +141,37 @@ proptest! {
         prop_assert_eq!(counters.submitted + counters.rejected, next);
     }
 }
+
+/// Keeps each request and answers with the one before.
+struct OneLate(std::sync::Mutex<Option<pageless_block::Request>>);
+
+impl pageless_block::BlockDevice for OneLate {
+    fn info(&self) -> pageless_block::DeviceInfo {
+        pageless_block::DeviceInfo::new(ByteLen::new(1 << 20))
+    }
+
+    fn execute(&self, _: &pageless_block::Request) -> Result<(), BlkError> {
+        Ok(())
+    }
+
+    fn submit(&self, request: pageless_block::Request) -> Option<pageless_block::Done> {
+        let before = self.0.lock().unwrap().replace(request)?;
+        Some(before.complete(Ok(())))
+    }
+}
+
+#[test]
+fn a_driver_that_answers_a_submission_with_another_request_is_stopped() {
+    let mut queue = Queue::try_new(
+        Arc::new(OneLate(std::sync::Mutex::new(None))),
+        QueueId::new(0),
+        4,
+    )
+    .unwrap();
+    queue.submit(Bio::flush()).unwrap();
+    let panic = catch_unwind(AssertUnwindSafe(|| queue.submit(Bio::flush())));
+    let text = *panic.unwrap_err().downcast::<String>().unwrap();
+    assert!(text.contains("driver bug"), "{text}");
+    // What is in flight is not to be missed twice.
+    core::mem::forget(queue);
+}

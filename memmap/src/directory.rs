@@ -241,6 +241,38 @@ impl Directory {
         }
     }
 
+    /// How many chunks from `chunk` on, which is absent, to fill at once: more than one if it lies behind
+    /// the youngest chunk, as in a walk, and only as far as chunks are absent, share its leaf table, and
+    /// fit under `limit` bytes.
+    pub(crate) fn run_length(&self, chunk: ChunkIndex, most: u64, limit: u64) -> u64 {
+        let walking =
+            self.newest != NIL && self.slot(self.newest).chunk.0.checked_add(1) == Some(chunk.0);
+        if most <= 1 || !walking {
+            return 1;
+        }
+        let room =
+            limit.saturating_sub(self.charged() + LEAF_TABLE_BYTES) / self.geometry.chunk.bytes();
+        let chunks = self
+            .geometry
+            .pfns
+            .count()
+            .get()
+            .div_ceil(self.geometry.chunk.descriptors());
+        let group = self.geometry.group_of(chunk);
+        let mut run = 1;
+        while run < most.min(room) {
+            let next = ChunkIndex(chunk.0 + run);
+            if next.0 >= chunks
+                || self.geometry.group_of(next) != group
+                || self.by_chunk.contains_key(&next)
+            {
+                break;
+            }
+            run += 1;
+        }
+        run
+    }
+
     /// Whether a fill can be begun without allocating.
     pub(crate) fn has_room(&self) -> bool {
         (self.free != NIL || self.slots.len() < self.slots.capacity())

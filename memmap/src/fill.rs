@@ -3,11 +3,14 @@
 use pageless_fault::sync::MutexGuard;
 use pageless_fault::{FaultReason, MaySleep, PopulateError, Window};
 
-use crate::directory::{Admission, Directory, Generation, SlotId};
+use crate::directory::{Admission, Generation};
 use crate::geometry::{ChunkIndex, range};
 use crate::memmap::{Attachment, Books, GetError, Memmap, TryGetError};
 use crate::page::PageRef;
 use crate::refcount::{self, Got};
+
+/// The most chunks filled by one fault.
+pub(crate) const FILL_AHEAD_MOST: u64 = 16;
 
 /// How far one lookup has come.
 #[derive(Debug, Default)]
@@ -113,7 +116,8 @@ impl<W: Window> Memmap<W> {
         if self.window.is_foreign() {
             return Err(GetError::Foreign);
         }
-        let (slot, present) = match books.directory.admission(chunk) {
+        let mut slots = [None; FILL_AHEAD_MOST as usize];
+        let present = match books.directory.admission(chunk) {
             Admission::Present => {
                 // Filled by somebody else meanwhile, or so the books say. A second fault on the very same
                 // filling means that its memory has gone behind our back.
@@ -137,7 +141,8 @@ impl<W: Window> Memmap<W> {
             }
             Admission::Short { slot, present } => {
                 books.directory.resume_fill(slot);
-                (slot, present)
+                slots[0] = Some(slot);
+                present
             }
             Admission::Absent { cost } => {
                 let after = books.directory.charged().saturating_add(cost);
@@ -156,22 +161,39 @@ impl<W: Window> Memmap<W> {
                         return Ok(Outcome::Again);
                     }
                 }
-                // One for this fill, and one for each chunk of the reserve, which is used where nothing may
-                // be allocated.
-                books.directory.make_room(1 + self.reserve_chunks);
-                (books.directory.begin_fill(chunk), 0)
+                let limit = self.budget.high();
+                let run = books.directory.run_length(chunk, self.fill_ahead, limit);
+                // For these fills, and for the chunks of the reserve, which are used where nothing may be
+                // allocated.
+                let fills = run as usize + self.reserve_chunks;
+                books.directory.make_room(fills);
+                for (n, slot) in (0..run).zip(&mut slots) {
+                    *slot = Some(books.directory.begin_fill(ChunkIndex(chunk.0 + n)));
+                }
+                0
             }
         };
         drop(books);
 
-        let filled = self.populate(ctx, chunk, present);
+        let whole = self.geometry.chunk.bytes();
+        let asked = slots.iter().flatten().count() as u64 * whole;
+        let start = self.geometry.chunk_start(chunk) + present;
+        let filled = self.window.populate(range(start, asked - present), ctx);
         let got = match filled {
             Ok(()) => refcount::get(word),
             Err(_) => Got::Frozen,
         };
         let mut books = self.books.lock();
-        let whole = self.geometry.chunk.bytes();
-        finish(&mut books.directory, slot, present, whole, filled);
+        let mut there = match filled {
+            Ok(()) => asked,
+            Err(error) => present + error.done,
+        };
+        // A short fill is published as such: what it did bring in may already be referenced, and reclaim
+        // knows how to deal with that.
+        for slot in slots.into_iter().flatten() {
+            books.directory.finish_fill(slot, there.min(whole));
+            there = there.saturating_sub(whole);
+        }
         drop(books);
         filled?;
         if self.reserve_chunks > 0 {
@@ -183,17 +205,6 @@ impl<W: Window> Memmap<W> {
             // Neither can be on a chunk that nobody else may reclaim yet; look again.
             _ => Ok(Outcome::Again),
         }
-    }
-
-    fn populate(
-        &self,
-        ctx: &MaySleep,
-        chunk: ChunkIndex,
-        present: u64,
-    ) -> Result<(), PopulateError> {
-        let start = self.geometry.chunk_start(chunk) + present;
-        let rest = range(start, self.geometry.chunk.bytes() - present);
-        self.window.populate(rest, ctx)
     }
 
     /// Tops the reserve up to its size, as far as the budget has room.
@@ -305,7 +316,11 @@ impl<W: Window> Memmap<W> {
             Ok(()) => refcount::get(word),
             Err(_) => Got::Frozen,
         };
-        finish(&mut books.directory, slot, 0, bytes, filled);
+        let present = match filled {
+            Ok(()) => bytes,
+            Err(error) => error.done,
+        };
+        books.directory.finish_fill(slot, present);
         match got {
             Got::Reference => {
                 books.directory.counters.reserve_hits += 1;
@@ -314,20 +329,4 @@ impl<W: Window> Memmap<W> {
             _ => would_block,
         }
     }
-}
-
-/// Publishes a fill that began at `present` of `whole` bytes. A short one is published as such: what
-/// it did bring in may already be referenced, and reclaim knows how to deal with that.
-fn finish(
-    directory: &mut Directory,
-    slot: SlotId,
-    present: u64,
-    whole: u64,
-    filled: Result<(), PopulateError>,
-) {
-    let present = match filled {
-        Ok(()) => whole,
-        Err(error) => present + error.done,
-    };
-    directory.finish_fill(slot, present);
 }

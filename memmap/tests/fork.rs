@@ -64,6 +64,7 @@ fn a_forked_child_is_refused_and_the_parent_does_not_notice() {
         chunk,
         budget: Budget::new(1 << 20, chunk).unwrap(),
         reserve_chunks: 0,
+        fill_ahead: 1,
     };
     let device = PfnRange::try_new(Pfn::try_new(0).unwrap(), FrameCount::new(1 << 30)).unwrap();
     let memmap = Memmap::attach(&HostMachine::new().unwrap(), device, config).unwrap();

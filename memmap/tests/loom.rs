@@ -187,6 +187,7 @@ fn attach() -> Arc<Memmap<LoomWindow>> {
         chunk,
         budget: Budget::with_watermarks(1 << 20, 1 << 20, 1 << 20, chunk).unwrap(),
         reserve_chunks: 0,
+        fill_ahead: 1,
     };
     Arc::new(Memmap::attach(&LoomMachine, pfns, config).unwrap())
 }

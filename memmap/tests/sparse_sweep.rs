@@ -73,6 +73,7 @@ fn ten_sweeps_over_a_petabyte_leave_what_the_books_say_and_no_more() {
         chunk,
         budget: Budget::new(BUDGET, chunk).unwrap(),
         reserve_chunks: 0,
+        fill_ahead: 1,
     };
     let memmap = Memmap::attach(&HostMachine::new().unwrap(), device, config).unwrap();
     if !memmap.frees_leaf_tables() {

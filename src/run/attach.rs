@@ -48,6 +48,8 @@ impl MemmapOptions {
             chunk,
             budget,
             reserve_chunks: 0,
+            // A walk fills 32 KiB of descriptors at a time: those of 2 MiB of device.
+            fill_ahead: (32 << 10) / chunk.bytes(),
         })
     }
 }

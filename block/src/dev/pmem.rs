@@ -136,13 +136,11 @@ impl<M: FrameAccess> Pmem<M> {
     #[inline]
     fn transfer(&self, request: &Request) -> Result<(), BlkError> {
         let mut at = request.position();
+        // A segment may lie in the device's own frames, in other memory, or run from one into the other.
+        let all = (&*self.frames, &self.memory);
         for memory in request.segments() {
             let device = self.own(at, memory.len())?;
-            if self.frames.covers(memory.frame().pfn()) {
-                copy_between(&self.frames, device, &self.frames, memory, request.op())?;
-            } else {
-                copy_between(&self.frames, device, &self.memory, memory, request.op())?;
-            }
+            copy_between(&self.frames, device, &all, memory, request.op())?;
             at = at.checked_add(memory.len()).ok_or(BlkError::Io)?;
         }
         Ok(())

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::mapping::{MapError, Mapping};
-use super::ram::offset_in;
+use super::ram::{offset_in, within};
 use super::windows::Windows;
 use crate::access::{AccessError, FrameAccess};
 use crate::copy::Span;
@@ -385,14 +385,15 @@ impl FrameAccess for PmemFrames {
     ) -> Result<R, AccessError> {
         let pfn = segment.frame().pfn();
         let offset = offset_in(self.range, segment.phys());
-        let len = segment.len().get();
+        // A segment may run on into the frames of another provider: this one ends where it ends.
+        let len = within(self.range, offset, segment.len().get());
         match &self.backing {
             Backing::Direct(mapping) => match mapping.span(offset, len) {
-                Some(span) => Ok(f(span)),
-                None => Err(AccessError::NotBacked { pfn }),
+                Some(span) if len > 0 => Ok(f(span)),
+                _ => Err(AccessError::NotBacked { pfn }),
             },
             Backing::Windowed(windows) => {
-                if len > self.len || offset > self.len - len {
+                if len == 0 {
                     return Err(AccessError::NotBacked { pfn });
                 }
                 windows

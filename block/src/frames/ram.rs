@@ -76,9 +76,11 @@ impl FrameAccess for RamFrames {
         f: impl FnOnce(Span<'_>) -> R,
     ) -> Result<R, AccessError> {
         let offset = offset_in(self.range, segment.phys());
-        match self.memory.span(offset, segment.len().get()) {
-            Some(span) => Ok(f(span)),
-            None => Err(AccessError::NotBacked {
+        // A segment may run on into the frames of another provider: this one ends where it ends.
+        let len = within(self.range, offset, segment.len().get());
+        match self.memory.span(offset, len) {
+            Some(span) if len > 0 => Ok(f(span)),
+            _ => Err(AccessError::NotBacked {
                 pfn: segment.frame().pfn(),
             }),
         }
@@ -89,6 +91,13 @@ impl FrameAccess for RamFrames {
 #[inline]
 pub(super) fn offset_in(range: PfnRange, at: PhysAddr) -> u64 {
     at.get().wrapping_sub(range.start().phys().get())
+}
+
+/// How much of `len` bytes, `offset` after the range's first, lies in the range.
+#[inline]
+pub(super) fn within(range: PfnRange, offset: u64, len: u64) -> u64 {
+    let total = range.count().get().saturating_mul(PAGE_SIZE);
+    len.min(total.saturating_sub(offset))
 }
 
 /// Why there are no such frames.

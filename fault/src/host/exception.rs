@@ -69,9 +69,12 @@ impl Word for HostWord<'_> {
         // Either it executes, and zero-extends the old value into rax; or it faults without effect,
         // and the handler in `signal` sets rax to a fault code and resumes at label 3, which is the
         // instruction behind it. No other register and no stack is touched either way; memory and
-        // flags are clobbered by default, so the compiler orders nothing across it.
+        // flags are clobbered by default, so the compiler orders nothing across it. The prefetch before
+        // it is a hint that cannot fault; it lets the lines of later lookups arrive while locked
+        // instructions wait for each other.
         unsafe {
             asm!(
+                "prefetchw byte ptr [{at}]",
                 "2: lock xadd dword ptr [{at}], eax",
                 "3:",
                 ".pushsection pageless_extable, \"aR\", @progbits",

@@ -8,7 +8,7 @@
 //! whoever owned the signal before ([`signal`]).
 //!
 //! Filling is `UFFDIO_COPY` of zeroes (not `UFFDIO_ZEROPAGE`, whose shared page would fault a
-//! second time at the first write). Unmapping is one `process_madvise(MADV_DONTNEED)` over all
+//! second time at the first write). Unmapping is one `process_madvise(MADV_DONTNEED_LOCKED)` over all
 //! ranges of a batch: the kernel clears the entries, sends its shootdown, waits for every CPU and
 //! frees the frames before it returns, so a host ticket is born
 //! [`WalkQuiescent`](crate::Completion::WalkQuiescent).

@@ -17,6 +17,7 @@ fn attach(chunk: u64, budget: Budget) -> HostMemmap {
         chunk: ChunkSize::try_new(chunk).unwrap(),
         budget,
         reserve_chunks: 0,
+        fill_ahead: 1,
     };
     Memmap::attach(&HostMachine::new().unwrap(), frames(1 << 24), config).unwrap()
 }
@@ -141,6 +142,7 @@ fn a_budget_that_cannot_work_is_refused_with_the_numbers() {
         chunk,
         budget: Budget::new(1 << 20, ChunkSize::MIN).unwrap(),
         reserve_chunks: 0,
+        fill_ahead: 1,
     };
     let error = Memmap::attach(&HostMachine::new().unwrap(), frames(1 << 24), config).unwrap_err();
     assert!(matches!(error, AttachError::Budget(_)), "{error}");
@@ -148,6 +150,7 @@ fn a_budget_that_cannot_work_is_refused_with_the_numbers() {
         chunk: ChunkSize::MIN,
         budget: Budget::new(1 << 20, ChunkSize::MIN).unwrap(),
         reserve_chunks: 256,
+        fill_ahead: 1,
     };
     let error = Memmap::attach(&HostMachine::new().unwrap(), frames(1 << 24), config).unwrap_err();
     assert!(matches!(error, AttachError::Reserve { .. }), "{error}");

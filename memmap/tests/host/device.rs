@@ -28,6 +28,7 @@ pub(crate) fn attach_with_reserve(
         chunk,
         budget: Budget::with_watermarks(budget, budget, budget, chunk).unwrap(),
         reserve_chunks: reserve,
+        fill_ahead: 1,
     };
     Memmap::attach(&HostMachine::new().unwrap(), frames(count), config).unwrap()
 }

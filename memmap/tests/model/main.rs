@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+mod fill_ahead;
 mod machine;
 mod quarantine;
 mod races;

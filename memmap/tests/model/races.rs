@@ -30,6 +30,15 @@ pub(crate) fn attach_with(
     budget: u64,
     reserve_chunks: usize,
 ) -> (Arc<ModelMemmap>, Arc<Control>) {
+    attach_walking(chunk, budget, reserve_chunks, 1)
+}
+
+pub(crate) fn attach_walking(
+    chunk: u64,
+    budget: u64,
+    reserve_chunks: usize,
+    fill_ahead: u64,
+) -> (Arc<ModelMemmap>, Arc<Control>) {
     let machine = ModelMachine::default();
     let chunk = ChunkSize::try_new(chunk).unwrap();
     let frames = if cfg!(miri) { 1 << 12 } else { 1 << 16 };
@@ -38,6 +47,7 @@ pub(crate) fn attach_with(
         chunk,
         budget: Budget::new(budget, chunk).unwrap(),
         reserve_chunks,
+        fill_ahead,
     };
     let memmap = Memmap::attach(&machine, pfns, config).unwrap();
     (Arc::new(memmap), machine.control)
