@@ -14,6 +14,7 @@ use pageless_pfn::ByteLen;
 use proptest::prelude::*;
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a memfd")]
 fn the_bio_comes_back_as_it_went_in_with_its_memory() {
     let (device, ram) = rig::pmem(1 << 20);
     let mut bio = Bio::new(Op::Write, Sector::new(8)).with_token(77);

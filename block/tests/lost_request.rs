@@ -111,6 +111,7 @@ fn a_driver_that_panics_is_heard_itself_and_the_request_is_not_a_second_panic() 
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn a_request_lost_while_panicking_is_printed() {
     const CHILD: &str = "PAGELESS_LOSE_A_REQUEST";
     if std::env::var_os(CHILD).is_some() {
@@ -153,6 +154,7 @@ fn a_queue_dropped_with_requests_at_the_device_panics() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a memfd")]
 fn a_queue_with_unreaped_completions_may_be_dropped() {
     let (device, _ram) = rig::pmem(1 << 20);
     let mut queue = Queue::try_new(&device, QueueId::new(0), 4).unwrap();

@@ -11,6 +11,7 @@ use pageless_block::{
 use pageless_pfn::ByteLen;
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a memfd")]
 fn a_full_queue_gives_the_bio_back_and_takes_the_next_after_a_reap() {
     let (device, ram) = rig::pmem(1 << 20);
     for depth in [1, 2, 32] {
@@ -55,6 +56,7 @@ fn tags_in_flight_are_distinct_and_below_the_depth() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a memfd")]
 fn a_device_that_finishes_at_once_completes_in_order_of_submission() {
     let (device, ram) = rig::pmem(1 << 20);
     let mut queue = Queue::try_new(&device, QueueId::new(0), 32).unwrap();
@@ -161,6 +163,7 @@ fn both_ways_of_submitting_stop_at_the_first_failed_piece() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a memfd")]
 fn a_queue_needs_room_and_not_too_much_of_it() {
     let (device, _ram) = rig::pmem(1 << 20);
     for depth in [0, MAX_DEPTH + 1, u16::MAX] {
@@ -171,6 +174,7 @@ fn a_queue_needs_room_and_not_too_much_of_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a memfd")]
 fn the_counters_add_up() {
     let (device, ram) = rig::pmem(1 << 20);
     let mut queue = Queue::try_new(&device, QueueId::new(0), 16).unwrap();

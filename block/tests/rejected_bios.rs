@@ -127,6 +127,7 @@ fn past_the_end_is_an_io_error_also_by_one_sector() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a memfd")]
 fn past_the_end_nothing_is_done() {
     let (device, ram) = rig::pmem(1 << 20);
     let buffer = rig::segment(&ram, 0, 8192);
@@ -173,6 +174,7 @@ fn a_device_that_insists_on_descriptors_refuses_frames_that_have_none() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a memfd")]
 fn frames_that_nobody_knows_are_an_io_error() {
     let (device, _ram) = rig::pmem(1 << 20);
     let bio = Bio::read(

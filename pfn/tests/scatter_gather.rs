@@ -98,8 +98,9 @@ fn a_table_that_just_ends_is_an_error_at_its_end() {
 
 #[test]
 fn a_cycle_of_any_length_behind_a_tail_of_any_length_is_found() {
-    for tail in 0..12_u64 {
-        for cycle in 1..12_u64 {
+    let most = if cfg!(miri) { 5 } else { 12 };
+    for tail in 0..most {
+        for cycle in 1..most {
             let mut tables = Tables::new();
             for n in 0..tail + cycle {
                 let next = if n + 1 == tail + cycle { tail } else { n + 1 };
@@ -126,14 +127,15 @@ fn a_cycle_of_any_length_behind_a_tail_of_any_length_is_found() {
 #[test]
 fn a_long_list_without_a_cycle_is_no_cycle() {
     let mut long = Tables::new();
-    for n in 0..1000_u64 {
+    let chains = if cfg!(miri) { 100 } else { 1000 };
+    for n in 0..chains {
         long.insert(
             pfn(n),
             vec![SgEntry::data(frame(50)), SgEntry::chain(pfn(n + 1))],
         );
     }
-    long.insert(pfn(1000), vec![SgEntry::last(frame(50))]);
-    assert_eq!(check(&long).unwrap().tables, 1001);
+    long.insert(pfn(chains), vec![SgEntry::last(frame(50))]);
+    assert_eq!(u64::from(check(&long).unwrap().tables), chains + 1);
 }
 
 #[test]

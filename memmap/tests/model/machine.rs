@@ -117,11 +117,11 @@ impl ModelWindow {
                     pages[page as usize]
                 ));
             }
-            let words = self.memory[page as usize]
-                .get_or_init(|| (0..PAGE / 4).map(|_| AtomicU32::new(0xdead)).collect());
-            for word in words {
+            let memory = &self.memory[page as usize];
+            for word in memory.get().into_iter().flatten() {
                 word.store(0, Ordering::Relaxed);
             }
+            memory.get_or_init(|| (0..PAGE / 4).map(|_| AtomicU32::new(0)).collect());
             pages[page as usize] = Translation::Present;
         }
         match short {
