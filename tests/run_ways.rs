@@ -72,10 +72,12 @@ fn the_lazy_way_stays_within_its_budget_and_its_books_balance() {
     for job in jobs {
         let books = |name| number(job, &["pageless", name]);
         assert_eq!(books("descriptor_budget_bytes"), 128 << 10);
-        let held = books("descriptor_bytes_peak") + books("page_table_bytes_peak");
-        // One chunk for each processor may come on top.
-        assert!(held <= (128 << 10) + (4096 << 6), "{held}");
-        assert!(books("descriptor_faults") >= books("chunks_populated"));
+        // The two peaks need not be of the same moment, so each is held against the budget alone.
+        assert!(books("descriptor_bytes_peak") <= 128 << 10);
+        assert!(books("page_table_bytes_peak") <= 128 << 10);
+        // A fault that continues a walk fills up to eight chunks.
+        assert!(books("descriptor_faults") > 0);
+        assert!(8 * books("descriptor_faults") >= books("chunks_populated"));
         assert!(
             books("chunks_reclaimed") > 100,
             "{}",

@@ -36,6 +36,24 @@ unsafe impl Send for HostWord<'_> {}
 // SAFETY: as above; all its operations are atomic and take it by value.
 unsafe impl Sync for HostWord<'_> {}
 
+/// An instruction that is resumed behind itself when it faults, with the reason in `rax`, and what
+/// comes before it.
+macro_rules! resumable {
+    ($before:literal, $instruction:literal, $($operands:tt)*) => {
+        asm!(
+            $before,
+            concat!("2: ", $instruction),
+            "3:",
+            ".pushsection pageless_extable, \"aR\", @progbits",
+            ".balign 4",
+            ".long 2b - .",
+            ".long 3b - .",
+            ".popsection",
+            $($operands)*
+        )
+    };
+}
+
 impl HostWord<'_> {
     /// The word at `at`.
     ///
@@ -73,15 +91,9 @@ impl Word for HostWord<'_> {
         // it is a hint that cannot fault; it lets the lines of later lookups arrive while locked
         // instructions wait for each other.
         unsafe {
-            asm!(
+            resumable!(
                 "prefetchw byte ptr [{at}]",
-                "2: lock xadd dword ptr [{at}], eax",
-                "3:",
-                ".pushsection pageless_extable, \"aR\", @progbits",
-                ".balign 4",
-                ".long 2b - .",
-                ".long 3b - .",
-                ".popsection",
+                "lock xadd dword ptr [{at}], eax",
                 at = in(reg) self.at.as_ptr(),
                 inout("rax") register,
                 options(nostack),
@@ -107,14 +119,9 @@ impl Word for HostWord<'_> {
         // reference that its parent holds) the instruction has no effect and rax is overwritten, which
         // is declared as an output.
         unsafe {
-            asm!(
-                "2: lock dec dword ptr [{at}]",
-                "3:",
-                ".pushsection pageless_extable, \"aR\", @progbits",
-                ".balign 4",
-                ".long 2b - .",
-                ".long 3b - .",
-                ".popsection",
+            resumable!(
+                "",
+                "lock dec dword ptr [{at}]",
                 at = in(reg) self.at.as_ptr(),
                 out("rax") _,
                 options(nostack),
