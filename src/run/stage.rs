@@ -21,6 +21,7 @@ use super::gate::{Arrival, Gate};
 use super::pins::DescriptorPins;
 use super::progress::{Observe, Tick};
 use super::report::{MemmapReport, SectionReport, WayReport};
+use super::starvation::Starvation;
 use super::stats::Latencies;
 use super::thread::{Live, Outcome, Task, run};
 use super::way::Way;
@@ -366,6 +367,7 @@ impl<'p> Stage<'p> {
             .flat_map(|s| self.plan.threads_of(*s))
             .collect();
         let lives: Vec<Live> = threads.iter().map(|_| Live::default()).collect();
+        let starvation = Starvation::new(threads.len());
         let mut tasks = Vec::with_capacity(threads.len());
         let mut buffers = 0;
         for ((number, thread), live) in (0u16..).zip(&threads).zip(&lives) {
@@ -380,6 +382,7 @@ impl<'p> Stage<'p> {
                 buffers,
                 queue: number,
                 pins,
+                starvation: &starvation,
                 stop: &control.stop,
                 live,
                 generator: self.plan.generator(thread)?,
