@@ -21,9 +21,6 @@ use crate::access::{AccessError, FrameAccess};
 use crate::copy::Span;
 use crate::position::BytePos;
 
-/// The largest device: 1 PiB.
-const MAX_BYTES: u64 = 1 << 50;
-
 /// How a device's bytes are brought into the address space.
 ///
 /// A processor leaves a process 47 bits. What fits is mapped once and for all; of larger devices
@@ -99,6 +96,9 @@ impl fmt::Display for Source {
 }
 
 impl PmemFrames {
+    /// The largest device: 1 PiB.
+    pub const MAX_BYTES: u64 = 1 << 50;
+
     /// A sparse device in memory: `size` bytes of zeroes, whose first frame is `base`.
     ///
     /// # Errors
@@ -443,7 +443,7 @@ impl FrameAccess for PmemFrames {
 fn check_size(path: &Path, size: ByteLen) -> Result<(), PmemOpenError> {
     if size.is_zero() {
         Err(PmemOpenError::Empty { path: path.into() })
-    } else if size.get() > MAX_BYTES {
+    } else if size.get() > PmemFrames::MAX_BYTES {
         Err(PmemOpenError::TooLarge {
             path: path.into(),
             size,
@@ -528,7 +528,7 @@ pub enum PmemOpenError {
         size: ByteLen,
     },
     /// More than 1 PiB.
-    #[error("{}: {size} are more than the largest device, 1 PiB = {MAX_BYTES} bytes", path.display())]
+    #[error("{}: {size} are more than the largest device, 1 PiB = {} bytes", path.display(), PmemFrames::MAX_BYTES)]
     TooLarge {
         /// Where.
         path: PathBuf,
