@@ -33,6 +33,7 @@ mod pins;
 mod progress;
 mod report;
 mod stage;
+mod starvation;
 mod stats;
 mod table;
 mod thread;
