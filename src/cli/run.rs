@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use clap::{Args, ValueEnum};
 
 use pageless::block::{PmemFrames, PmemOpenError};
-use pageless::job::{Bytes, IniFile, Job, JobError, Plan, PlanOptions, command_line_size};
+use pageless::job::{Bytes, IniFile, Job, JobError, Plan, PlanOptions, command_line_size, escaped};
 use pageless::pfn::Pfn;
 use pageless::run::{
     AttachWayError, Bar, Control, JobReport, JsonContext, MemmapOptions, Stage, StageError,
@@ -329,5 +329,5 @@ fn fail(code: u8, error: &dyn Display) -> ExitCode {
 
 fn say(line: &str) {
     // Standard error may be closed; there is nobody else to tell.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", escaped(line));
 }

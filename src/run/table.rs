@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, pres
 use super::attach::JobReport;
 use super::report::SectionReport;
 use super::way::Way;
-use crate::job::{Bytes, Direction, Plan};
+use crate::job::{Bytes, Direction, Plan, shown};
 
 /// One row for each section, way and direction, sections together so that ways can be compared.
 #[must_use]
@@ -51,20 +51,20 @@ pub fn table(report: &JobReport, plan: &Plan) -> String {
         if index > 0 {
             table.add_row([""]);
         }
-        let mut shown = None;
+        let mut last = None;
         for way in &report.ways {
             for part in way.sections.iter().filter(|s| s.section == index) {
                 let name = match part.clone {
-                    Some(clone) => format!("{}.{clone}", section.name),
-                    None => section.name.clone(),
+                    Some(clone) => format!("{}.{clone}", shown(&section.name)),
+                    None => shown(&section.name).to_string(),
                 };
-                let label = if shown.as_ref() == Some(&name) {
+                let label = if last.as_ref() == Some(&name) {
                     ""
                 } else {
                     &name
                 };
                 add_rows(&mut table, label, way.way, way.attach, part);
-                shown = Some(name);
+                last = Some(name);
             }
         }
     }
@@ -151,7 +151,7 @@ pub fn verdicts(report: &JobReport, plan: &Plan) -> Vec<String> {
             .unwrap_or(0);
         lines.push(format!(
             "{}: the lazy memmap reaches {:.0} % of the eager one's IOPS, with {} descriptor faults",
-            section.name,
+            shown(&section.name),
             ratio * 100.0,
             count(faults)
         ));
