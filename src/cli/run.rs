@@ -14,7 +14,7 @@ use pageless::job::{Bytes, IniFile, Job, JobError, Plan, PlanOptions, command_li
 use pageless::pfn::Pfn;
 use pageless::run::{
     AttachWayError, Bar, Control, JobReport, JsonContext, MemmapOptions, Stage, StageError,
-    StageOptions, Way, Ways, run_job, table, to_json, verdicts,
+    StageOptions, Way, Ways, run_job, table, terminal_width, to_json, verdicts,
 };
 
 use super::report_file::ReportFile;
@@ -282,7 +282,7 @@ fn write_report(
     let mut out = std::io::stdout().lock();
     let stdout = |e: std::io::Error| format!("cannot write to standard output: {e}");
     if !to_stdout {
-        writeln!(out, "{}", table(report, plan)).map_err(stdout)?;
+        writeln!(out, "{}", table(report, plan, terminal_width())).map_err(stdout)?;
         for line in verdicts(report, plan) {
             writeln!(out, "{line}").map_err(stdout)?;
         }
