@@ -25,7 +25,33 @@ fn every_malformed_job_file_ends_in_one_error_with_its_line() {
         ),
         ("[a]\nbs=\n", &["job.fio:2: bs=: no value"]),
         ("[a]\nbs\n", &["job.fio:2: option `bs` needs a value"]),
-        ("[a]\nbs=100\n", &["job.fio:2: bs=100", "512-byte sector"]),
+        (
+            "[a]\nbs=100\n",
+            &["job.fio:2: bs=100: must be a multiple of the 512-byte sector"],
+        ),
+        (
+            "[a]\nbs=0\n",
+            &["job.fio:2: bs=0: must be between 512 and 1 GiB"],
+        ),
+        (
+            "[a]\nnrfiles=2\n",
+            &["job.fio:2: nrfiles=2: only 1 is supported"],
+        ),
+        (
+            "include other.fio\n[a]\nsize=1m\n",
+            &["job.fio:1: fio's `include` is not supported"],
+        ),
+        (
+            "[a]\nsize=1m\nio_size=500\nbs=4k\n",
+            &[
+                "job.fio:3: section [a]: io_size= comes to 500 bytes",
+                "4096",
+            ],
+        ),
+        (
+            "[a]\nsize=1k\nrw=write\nio_size=50%\nbs=1k\n",
+            &["job.fio:4: section [a]: io_size= comes to 512 bytes"],
+        ),
         (
             "[a]\nrwmixred=4\n",
             &[
@@ -96,6 +122,40 @@ fn every_malformed_job_file_ends_in_one_error_with_its_line() {
             assert!(error.contains(needle), "{job:?}: {error}");
         }
     }
+}
+
+#[test]
+fn text_of_the_job_file_has_no_power_over_the_terminal_and_a_bounded_length() {
+    let evil = "\u{1b}[31mred\u{7}\u{1b}[2J";
+    let long = "9".repeat(5000);
+    for (job, code) in [
+        (format!("[{evil}]\nsize=1m\nrw={evil}\n"), 2),
+        (format!("[{evil}]\nsize=1m\n{evil}=1\n"), 2),
+        (format!("[{evil}]\n"), 2),
+        (format!("[a]\nsize={long}\n"), 2),
+        (format!("[a]\n{long}=1\n"), 2),
+        (format!("[{evil}]\nsize=1m\nrw=write\n"), 0),
+        (format!("[a]\nname={evil}{long}\nsize=1m\nrw=write\n"), 0),
+    ] {
+        let ran = Bench::new(&job).run(&["--memmap", "all"]);
+        assert_eq!(ran.code(), code, "{}", ran.stderr());
+        for text in [ran.stderr(), ran.stdout()] {
+            let bare = text.chars().find(|c| c.is_control() && *c != '\n');
+            assert_eq!(bare, None, "{text:?}");
+            assert!(!text.contains(&long), "{text}");
+        }
+        let error = ran.stderr();
+        assert!(
+            code == 0 || (error.contains("\\u{1b}[31m") || error.contains('…')),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_not_part_of_the_job() {
+    let ran = Bench::new("\u{feff}[a]\nsize=1m\nrw=write\n").run(&["--memmap", "pfn"]);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
 }
 
 #[test]

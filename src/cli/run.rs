@@ -10,11 +10,11 @@ use std::time::SystemTime;
 use clap::{Args, ValueEnum};
 
 use pageless::block::{PmemFrames, PmemOpenError};
-use pageless::job::{Bytes, IniFile, Job, JobError, Plan, PlanOptions, command_line_size};
+use pageless::job::{Bytes, IniFile, Job, JobError, Plan, PlanOptions, command_line_size, escaped};
 use pageless::pfn::Pfn;
 use pageless::run::{
     AttachWayError, Bar, Control, JobReport, JsonContext, MemmapOptions, Stage, StageError,
-    StageOptions, Way, Ways, run_job, table, to_json, verdicts,
+    StageOptions, Way, Ways, run_job, table, terminal_width, to_json, verdicts,
 };
 
 use super::report_file::ReportFile;
@@ -282,7 +282,7 @@ fn write_report(
     let mut out = std::io::stdout().lock();
     let stdout = |e: std::io::Error| format!("cannot write to standard output: {e}");
     if !to_stdout {
-        writeln!(out, "{}", table(report, plan)).map_err(stdout)?;
+        writeln!(out, "{}", table(report, plan, terminal_width())).map_err(stdout)?;
         for line in verdicts(report, plan) {
             writeln!(out, "{line}").map_err(stdout)?;
         }
@@ -329,5 +329,5 @@ fn fail(code: u8, error: &dyn Display) -> ExitCode {
 
 fn say(line: &str) {
     // Standard error may be closed; there is nobody else to tell.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", escaped(line));
 }

@@ -49,5 +49,5 @@ pub use progress::{Bar, Observe, Tick};
 pub use report::{Failure, FailureKind, MemmapReport, SectionReport, WayReport};
 pub use stage::{Control, RunError, Stage, StageError, StageOptions};
 pub use stats::{DirectionStats, Latencies, Samples};
-pub use table::{table, verdicts};
+pub use table::{table, terminal_width, verdicts};
 pub use way::{Way, Ways};

@@ -244,10 +244,10 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         let mut begun = read_back.then(|| (self.task.generator.clone(), self.issued));
         let end = self.issue_pass(&mut begun);
         let drained = self.drain();
-        let spent = self.lap();
+        let (from, to) = self.lap();
         for direction in Direction::ALL {
             if section.access.has(direction) {
-                self.out.directions[direction].runtime += spent;
+                self.out.directions[direction].ran(from, to);
             }
         }
         drained?;
@@ -255,19 +255,17 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
             && !matches!(end, ControlFlow::Break(Halt::Stopped | Halt::Failed))
         {
             let checked = self.read_back(generator, first);
-            let spent = self.lap();
-            self.out.directions[Direction::Read].runtime += spent;
+            let (from, to) = self.lap();
+            self.out.directions[Direction::Read].ran(from, to);
             checked?;
         }
         end
     }
 
-    /// The time since the last lap.
-    fn lap(&mut self) -> Duration {
+    /// The time since the last lap: its beginning and end.
+    fn lap(&mut self) -> (Instant, Instant) {
         let now = Instant::now();
-        let spent = now.saturating_duration_since(self.mark);
-        self.mark = now;
-        spent
+        (core::mem::replace(&mut self.mark, now), now)
     }
 
     fn issue_pass(&mut self, begun: &mut Option<(Generator, u64)>) -> ControlFlow<Halt> {
@@ -333,6 +331,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         for direction in Direction::ALL {
             let stats = &mut self.out.directions[direction];
             (stats.ios, stats.bytes, stats.runtime) = (0, 0, Duration::ZERO);
+            stats.interval = None;
             stats.latencies.reset();
             self.task.live.ios[direction].store(0, Ordering::Relaxed);
             self.task.live.bytes[direction].store(0, Ordering::Relaxed);
