@@ -95,7 +95,8 @@ sizes in them fio's units (1k is 1024, 1KiB is 1000 unless kb_base=1000). Option
 reaches a kernel device are accepted without effect. A request that pins waits when the budget
 is pinned; it fails only when nothing comes back.
 
-Exit status: 0 done, 1 failed or blocks did not verify, 2 wrong usage or job file, 130 Ctrl-C.
+Exit status: 0 done; 1 no room, failed, or blocks did not verify; 2 wrong usage, job file, size,
+image or report file; 130 Ctrl-C.
 ";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

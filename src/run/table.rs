@@ -20,7 +20,7 @@ const HEADER: [&str; 13] = [
     "p99",
     "p99.9",
     "faults",
-    "descriptors\n+ page tables, peak",
+    "descriptors +\npage tables, peak",
     "reclaimed",
     "shootdowns",
     "attach",
