@@ -111,6 +111,47 @@ fn reclaim_with_a_lookup_during_the_flush(stale: bool, index: u64) {
 }
 
 #[test]
+fn a_second_fault_during_a_fill_waits_for_the_first() {
+    let (memmap, control) = attach(4096);
+    let fills = Arc::new(AtomicU32::new(0));
+    let second: Arc<Mutex<Option<std::thread::JoinHandle<()>>>> = Arc::default();
+    control.on({
+        let (memmap, fills, second) =
+            (Arc::clone(&memmap), Arc::clone(&fills), Arc::clone(&second));
+        move |step| {
+            if !matches!(step, Step::Populate(_)) || fills.fetch_add(1, Ordering::Relaxed) > 0 {
+                return;
+            }
+            let waits = memmap.counters().waits;
+            let other = Arc::clone(&memmap);
+            let thread = std::thread::spawn(move || {
+                drop(other.get(&MaySleep::claim(), pfn(7)).unwrap());
+            });
+            // One of the two happens: it waits, as it must, or it fills as well.
+            while memmap.counters().waits == waits
+                && fills.load(Ordering::Relaxed) == 1
+                && !thread.is_finished()
+            {
+                std::thread::yield_now();
+            }
+            *second.lock().unwrap() = Some(thread);
+        }
+    });
+    drop(memmap.get(&MaySleep::claim(), pfn(5)).unwrap());
+    let thread = second.lock().unwrap().take().unwrap();
+    thread.join().unwrap();
+    control.off();
+    assert_eq!(
+        fills.load(Ordering::Relaxed),
+        1,
+        "a second filler was let in"
+    );
+    assert_eq!(memmap.counters().chunks_populated, 1);
+    control.assert_clean();
+    memmap.self_check().unwrap();
+}
+
+#[test]
 fn a_fault_during_the_flush_waits_and_starts_a_new_generation() {
     reclaim_with_a_lookup_during_the_flush(false, 5);
 }
