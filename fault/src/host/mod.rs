@@ -2,10 +2,10 @@
 //!
 //! A window is one private anonymous mapping, reserved without memory and registered with a
 //! userfaultfd that answers a missing page with SIGBUS in the thread that touched it. The signal
-//! handler does three things and no more: it asks [`regions`] whether the address lies in one of
-//! our windows, asks [`exception`] whether the instruction is one that may fault, and resumes it at
+//! handler does three things and no more: it asks `regions` whether the address lies in one of
+//! our windows, asks `exception` whether the instruction is one that may fault, and resumes it at
 //! its fix-up with the reason in `rax`. Everything else, and every fault that is not ours, goes to
-//! whoever owned the signal before ([`signal`]).
+//! whoever owned the signal before (`signal`).
 //!
 //! Filling is `UFFDIO_COPY` of zeroes (not `UFFDIO_ZEROPAGE`, whose shared page would fault a
 //! second time at the first write). Unmapping is one `process_madvise(MADV_DONTNEED_LOCKED)` over all
