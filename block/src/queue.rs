@@ -190,24 +190,18 @@ impl<D: BlockDevice> Queue<D> {
                     self.held += 1;
                     return;
                 }
-                Some(done) => match self.next_piece(self.expect(done, tag)) {
-                    Some(next) => request = next,
-                    None => return,
-                },
+                Some(done) => {
+                    // Looked at in place: a finished request is long, and each move of it is stores.
+                    if done.tag() != tag || done.queue() != self.id {
+                        answered_with_another(done.tag(), done.queue(), tag);
+                    }
+                    match self.next_piece(done) {
+                        Some(next) => request = next,
+                        None => return,
+                    }
+                }
             }
         }
-    }
-
-    /// A driver may answer a submission with that request only; others come through `poll`.
-    #[inline]
-    fn expect(&self, done: Done, tag: Tag) -> Done {
-        assert!(
-            done.tag() == tag && done.queue() == self.id,
-            "driver bug: submit({tag:?}) answered with {:?} of {:?}",
-            done.tag(),
-            done.queue()
-        );
-        done
     }
 
     /// Settles a finished request, or returns the next piece of its bio.
@@ -297,4 +291,11 @@ pub enum QueueError {
         /// The depth asked for.
         depth: u16,
     },
+}
+
+/// A driver may answer a submission with that very request only; others come through `poll`.
+#[cold]
+#[inline(never)]
+fn answered_with_another(done: Tag, of: QueueId, tag: Tag) -> ! {
+    panic!("driver bug: submit({tag:?}) answered with {done:?} of {of:?}")
 }

@@ -93,11 +93,13 @@ impl PhysSegment {
     }
 
     /// The address of the last byte.
+    #[inline]
     pub const fn last_phys(self) -> PhysAddr {
         PhysAddr::new(self.phys().get() + (self.len - 1))
     }
 
     /// The frames that hold at least one of the bytes.
+    #[inline]
     pub const fn frames(self) -> PfnRange {
         let first = self.frame.pfn();
         let last = self.last_phys().pfn();

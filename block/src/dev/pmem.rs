@@ -136,14 +136,30 @@ impl<M: FrameAccess> Pmem<M> {
     #[inline]
     fn transfer(&self, request: &Request) -> Result<(), BlkError> {
         let mut at = request.position();
-        // A segment may lie in the device's own frames, in other memory, or run from one into the other.
-        let all = (&*self.frames, &self.memory);
+        let own = self.frames.range();
         for memory in request.segments() {
             let device = self.own(at, memory.len())?;
-            copy_between(&self.frames, device, &all, memory, request.op())?;
+            if own.intersects(memory.frames()) {
+                self.transfer_own(device, memory, request.op())?;
+            } else {
+                copy_between(&self.frames, device, &self.memory, memory, request.op())?;
+            }
             at = at.checked_add(memory.len()).ok_or(BlkError::Io)?;
         }
         Ok(())
+    }
+
+    /// The memory of the bio is the device's own, or runs from one into the other.
+    #[cold]
+    #[inline(never)]
+    fn transfer_own(
+        &self,
+        device: PhysSegment,
+        memory: PhysSegment,
+        op: Op,
+    ) -> Result<(), BlkError> {
+        let all = (&*self.frames, &self.memory);
+        copy_between(&self.frames, device, &all, memory, op)
     }
 
     /// The device's own bytes. Requests lie within it, so failing is not to be expected.
