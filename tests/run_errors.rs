@@ -25,7 +25,33 @@ fn every_malformed_job_file_ends_in_one_error_with_its_line() {
         ),
         ("[a]\nbs=\n", &["job.fio:2: bs=: no value"]),
         ("[a]\nbs\n", &["job.fio:2: option `bs` needs a value"]),
-        ("[a]\nbs=100\n", &["job.fio:2: bs=100", "512-byte sector"]),
+        (
+            "[a]\nbs=100\n",
+            &["job.fio:2: bs=100: must be a multiple of the 512-byte sector"],
+        ),
+        (
+            "[a]\nbs=0\n",
+            &["job.fio:2: bs=0: must be between 512 and 1 GiB"],
+        ),
+        (
+            "[a]\nnrfiles=2\n",
+            &["job.fio:2: nrfiles=2: only 1 is supported"],
+        ),
+        (
+            "include other.fio\n[a]\nsize=1m\n",
+            &["job.fio:1: fio's `include` is not supported"],
+        ),
+        (
+            "[a]\nsize=1m\nio_size=500\nbs=4k\n",
+            &[
+                "job.fio:3: section [a]: io_size= comes to 500 bytes",
+                "4096",
+            ],
+        ),
+        (
+            "[a]\nsize=1k\nrw=write\nio_size=50%\nbs=1k\n",
+            &["job.fio:4: section [a]: io_size= comes to 512 bytes"],
+        ),
         (
             "[a]\nrwmixred=4\n",
             &[
@@ -96,6 +122,40 @@ fn every_malformed_job_file_ends_in_one_error_with_its_line() {
             assert!(error.contains(needle), "{job:?}: {error}");
         }
     }
+}
+
+#[test]
+fn text_of_the_job_file_has_no_power_over_the_terminal_and_a_bounded_length() {
+    let evil = "\u{1b}[31mred\u{7}\u{1b}[2J";
+    let long = "9".repeat(5000);
+    for (job, code) in [
+        (format!("[{evil}]\nsize=1m\nrw={evil}\n"), 2),
+        (format!("[{evil}]\nsize=1m\n{evil}=1\n"), 2),
+        (format!("[{evil}]\n"), 2),
+        (format!("[a]\nsize={long}\n"), 2),
+        (format!("[a]\n{long}=1\n"), 2),
+        (format!("[{evil}]\nsize=1m\nrw=write\n"), 0),
+        (format!("[a]\nname={evil}{long}\nsize=1m\nrw=write\n"), 0),
+    ] {
+        let ran = Bench::new(&job).run(&["--memmap", "all"]);
+        assert_eq!(ran.code(), code, "{}", ran.stderr());
+        for text in [ran.stderr(), ran.stdout()] {
+            let bare = text.chars().find(|c| c.is_control() && *c != '\n');
+            assert_eq!(bare, None, "{text:?}");
+            assert!(!text.contains(&long), "{text}");
+        }
+        let error = ran.stderr();
+        assert!(
+            code == 0 || (error.contains("\\u{1b}[31m") || error.contains('…')),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_not_part_of_the_job() {
+    let ran = Bench::new("\u{feff}[a]\nsize=1m\nrw=write\n").run(&["--memmap", "pfn"]);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
 }
 
 #[test]
@@ -171,11 +231,20 @@ fn every_malformed_size_is_refused_with_its_value() {
 }
 
 #[test]
-fn a_device_beyond_what_there_can_be_is_refused() {
+fn a_device_beyond_what_there_can_be_is_refused_by_the_name_of_who_asked() {
     let error = Bench::new(SMALL)
         .run(&["--size", "2PiB", "--memmap", "pfn"])
-        .error(1);
-    assert!(error.contains("1 PiB"), "{error}");
+        .error(2);
+    assert!(
+        error.contains("--size 2 PiB: the largest device is 1 PiB"),
+        "{error}"
+    );
+    let large = Bench::new("[a]\nrw=randread\nnorandommap\nsize=2p\nnumber_ios=1\n");
+    let error = large.run(&["--memmap", "pfn"]).error(2);
+    assert!(
+        error.contains("job.fio: the jobs need 2 PiB together"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -184,32 +253,32 @@ fn every_unusable_image_is_refused_and_left_alone() {
     let run = |image: &str| bench.run(&["--memmap", "pfn", "--image", image]);
     assert!(
         run("missing.img")
-            .error(1)
+            .error(2)
             .contains("missing.img: there is no such file")
     );
     std::fs::create_dir(bench.path("dir.img")).expect("new");
-    assert!(run("dir.img").error(1).contains("dir.img: is a directory"));
+    assert!(run("dir.img").error(2).contains("dir.img: is a directory"));
     bench.image("empty.img", 0);
     assert!(
         run("empty.img")
-            .error(1)
+            .error(2)
             .contains("empty.img: a device of 0 bytes")
     );
     bench.image("odd.img", (1 << 20) + 100);
     assert!(
         run("odd.img")
-            .error(1)
+            .error(2)
             .contains("not a multiple of the frame size")
     );
     bench.image("short.img", 1 << 19);
     let error = run("short.img").error(2);
     assert!(error.contains("it needs 1 MiB"), "{error}");
     let short = ["--memmap", "pfn", "--image", "short.img", "--size", "1MiB"];
-    let error = bench.run(&short).error(1);
+    let error = bench.run(&short).error(2);
     assert!(error.contains("short.img: has 524288"), "{error}");
     assert!(
         run("/dev/null")
-            .error(1)
+            .error(2)
             .contains("/dev/null: is not a regular file")
     );
     assert_eq!(
@@ -229,7 +298,7 @@ fn a_read_only_image_is_refused() {
     }
     let error = bench
         .run(&["--memmap", "pfn", "--image", "ro.img"])
-        .error(1);
+        .error(2);
     assert!(
         error.contains("ro.img: cannot be opened for writing"),
         "{error}"
@@ -237,12 +306,59 @@ fn a_read_only_image_is_refused() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_fails_the_run() {
+fn a_report_that_cannot_be_written_is_refused_before_the_run() {
     let bench = Bench::new(SMALL);
-    let error = bench
-        .run(&["--memmap", "pfn", "--json", "no/such/dir.json"])
-        .error(1);
-    assert!(error.contains("cannot write no/such/dir.json"), "{error}");
+    let run = |path: &str| bench.run(&["--memmap", "pfn", "--json", path]);
+    for (path, needle) in [
+        ("no/such/dir.json", "cannot write no/such/dir.json: No such"),
+        (".", "cannot write .: Is a directory"),
+    ] {
+        let ran = run(path);
+        let error = ran.error(2);
+        assert!(error.contains(needle), "{error}");
+        assert_eq!(ran.stdout(), "", "nothing was run");
+    }
+}
+
+#[test]
+fn a_report_never_replaces_the_job_file_or_the_image() {
+    let bench = Bench::new(SMALL);
+    let image = bench.image("disk.img", 1 << 20);
+    std::fs::hard_link(&image, bench.path("link.img")).expect("same directory");
+    std::os::unix::fs::symlink("job.fio", bench.path("link.fio")).expect("new");
+    for (path, needle) in [
+        ("job.fio", "--json job.fio: this is the job file"),
+        ("./link.fio", "this is the job file"),
+        ("disk.img", "this is the image"),
+        ("link.img", "this is the image"),
+    ] {
+        let arguments = ["--memmap", "pfn", "--image", "disk.img", "--json", path];
+        let error = bench.run(&arguments).error(2);
+        assert!(error.contains(needle), "{path}: {error}");
+    }
+    let job = std::fs::read_to_string(bench.path("job.fio")).expect("there");
+    assert_eq!(job, SMALL);
+    let bytes = std::fs::read(&image).expect("there");
+    assert!(bytes.len() == 1 << 20 && bytes.iter().all(|b| *b == 0));
+}
+
+#[test]
+fn a_report_of_a_run_that_never_began_leaves_the_file_as_it_was() {
+    let bench = Bench::new("[a]\nrw=write\nsize=1m\nbs=64k\n");
+    bench.write("old.json", b"old");
+    for path in ["old.json", "new.json"] {
+        let run = ["--budget", "4KiB", "--json", path];
+        assert_eq!(bench.run(&run).code(), 2);
+    }
+    assert_eq!(
+        std::fs::read(bench.path("old.json")).expect("there"),
+        b"old"
+    );
+    assert!(!bench.path("new.json").exists());
+    let ran = bench.run(&["--memmap", "pfn", "--json", "old.json"]);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    let text = std::fs::read_to_string(bench.path("old.json")).expect("there");
+    assert!(text.starts_with('{') && text.ends_with("}\n"), "{text}");
 }
 
 #[test]

@@ -94,11 +94,11 @@ pub enum GetError {
     },
     /// The whole budget is referenced: give something back first.
     #[error(
-        "the descriptor budget is pinned: {pinned} of {budget} bytes are referenced, {needed} more \
-         are needed"
+        "the descriptor budget is pinned: {pinned} of {budget} bytes are held by referenced \
+         descriptors and their page tables, {needed} more are needed"
     )]
     BudgetPinned {
-        /// Bytes of chunks with at least one reference.
+        /// Bytes of chunks with at least one reference, and of their page tables.
         pinned: u64,
         /// Bytes needed to go on.
         needed: u64,

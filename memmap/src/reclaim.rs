@@ -38,9 +38,12 @@ pub struct Reclaimed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReclaimError {
     /// Every chunk has a referenced descriptor.
-    #[error("{pinned} of {budget} bytes are referenced, {needed} more are needed")]
+    #[error(
+        "{pinned} of {budget} bytes are held by referenced descriptors and their page tables, \
+         {needed} more are needed"
+    )]
     Pinned {
-        /// Bytes of chunks with at least one reference.
+        /// Bytes of chunks with at least one reference, and of their page tables.
         pinned: u64,
         /// Bytes needed.
         needed: u64,
@@ -163,7 +166,7 @@ impl<W: Window> Memmap<W> {
             return Ok(());
         }
         Err(ReclaimError::Pinned {
-            pinned: books.directory.counters.live_bytes,
+            pinned: books.directory.charged(),
             needed,
             budget: self.budget.bytes(),
         })

@@ -9,17 +9,19 @@ use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
 
-use pageless::block::PmemFrames;
-use pageless::job::{Bytes, IniFile, Job, JobError, Plan, PlanOptions, command_line_size};
+use pageless::block::{PmemFrames, PmemOpenError};
+use pageless::job::{Bytes, IniFile, Job, JobError, Plan, PlanOptions, command_line_size, escaped};
 use pageless::pfn::Pfn;
 use pageless::run::{
-    AttachWayError, Bar, Control, JobReport, JsonContext, MemmapOptions, Stage, StageOptions, Way,
-    Ways, run_job, table, to_json, verdicts,
+    AttachWayError, Bar, Control, JobReport, JsonContext, MemmapOptions, Stage, StageError,
+    StageOptions, Way, Ways, run_job, table, terminal_width, to_json, verdicts,
 };
 
-/// Wrong usage or a job that cannot be run.
+use super::report_file::ReportFile;
+
+/// What was asked for cannot be: usage, job file, sizes, files.
 const USAGE: u8 = 2;
-/// The run failed, or what it read was not what had been written.
+/// There was no room, the run failed, or what it read was not what had been written.
 const FAILED: u8 = 1;
 /// Ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -93,7 +95,8 @@ sizes in them fio's units (1k is 1024, 1KiB is 1000 unless kb_base=1000). Option
 reaches a kernel device are accepted without effect. A request that pins waits when the budget
 is pinned; it fails only when nothing comes back.
 
-Exit status: 0 done, 1 failed or blocks did not verify, 2 wrong usage or job file, 130 Ctrl-C.
+Exit status: 0 done; 1 no room, failed, or blocks did not verify; 2 wrong usage, job file, size,
+image or report file; 130 Ctrl-C.
 ";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -130,10 +133,18 @@ fn size(text: &str) -> Result<Bytes, String> {
 /// Runs the subcommand.
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
     if let Err(error) = check_image(args) {
-        return fail(FAILED, &error);
+        return fail(USAGE, &error);
     }
     let plan = match plan(args) {
         Ok(plan) => plan,
+        Err(error) => return fail(USAGE, &error),
+    };
+    if let Err(error) = check_size(args, &plan) {
+        return fail(USAGE, &error);
+    }
+    // Before the run: a path that cannot be written must not cost one.
+    let json = match json_file(args) {
+        Ok(json) => json,
         Err(error) => return fail(USAGE, &error),
     };
     let notes = |notes: &[String]| {
@@ -148,6 +159,9 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
     };
     let stage = match Stage::prepare(&plan, &options) {
         Ok(stage) => stage,
+        Err(error @ StageError::Device(PmemOpenError::TooShort { .. })) => {
+            return fail(USAGE, &error);
+        }
         Err(error) => return fail(FAILED, &error),
     };
     notes(stage.notes());
@@ -184,7 +198,7 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
     for (way, why) in &report.left_out {
         say(&format!("note: the {way} way was left out: {why}"));
     }
-    if let Err(error) = write_report(args, &report, &plan) {
+    if let Err(error) = write_report(args, json, &report, &plan) {
         return fail(FAILED, &error);
     }
     let failed = tell_failures(&report);
@@ -224,31 +238,70 @@ fn image_size(args: &RunArgs) -> Option<Bytes> {
     Some(Bytes::new(meta.len()))
 }
 
-fn write_report(args: &RunArgs, report: &JobReport, plan: &Plan) -> Result<(), String> {
+/// Refuses a device that is larger than there can be, and says where its size comes from.
+fn check_size(args: &RunArgs, plan: &Plan) -> Result<(), String> {
+    let size = plan.device_size();
+    if size.get() <= PmemFrames::MAX_BYTES {
+        return Ok(());
+    }
+    let most = Bytes::new(PmemFrames::MAX_BYTES);
+    Err(match (args.size, &args.image) {
+        (Some(size), _) => format!("--size {size}: the largest device is {most}"),
+        (None, Some(path)) => format!(
+            "{}: has {size}, and the largest device is {most}",
+            path.display()
+        ),
+        (None, None) => format!(
+            "{}: the jobs need {size} together, and the largest device is {most}",
+            args.job.display()
+        ),
+    })
+}
+
+fn json_file(args: &RunArgs) -> Result<Option<ReportFile>, String> {
+    match &args.json {
+        Some(path) if path != Path::new("-") => {
+            let inputs = [
+                ("job file", Some(&args.job)),
+                ("image", args.image.as_ref()),
+            ];
+            ReportFile::open(path, &inputs)
+                .map(Some)
+                .map_err(|e| e.to_string())
+        }
+        _ => Ok(None),
+    }
+}
+
+fn write_report(
+    args: &RunArgs,
+    json: Option<ReportFile>,
+    report: &JobReport,
+    plan: &Plan,
+) -> Result<(), String> {
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     let mut out = std::io::stdout().lock();
     let stdout = |e: std::io::Error| format!("cannot write to standard output: {e}");
     if !to_stdout {
-        writeln!(out, "{}", table(report, plan)).map_err(stdout)?;
+        writeln!(out, "{}", table(report, plan, terminal_width())).map_err(stdout)?;
         for line in verdicts(report, plan) {
             writeln!(out, "{line}").map_err(stdout)?;
         }
     }
-    let Some(path) = &args.json else {
+    if args.json.is_none() {
         return Ok(());
-    };
-    let json = to_json(
+    }
+    let value = to_json(
         report,
         &JsonContext {
             plan,
             time: SystemTime::now(),
         },
     );
-    let text = format!("{json:#}\n");
-    if to_stdout {
-        out.write_all(text.as_bytes()).map_err(stdout)
-    } else {
-        std::fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
+    let text = format!("{value:#}\n");
+    match json {
+        Some(file) => file.write(&text).map_err(|e| e.to_string()),
+        None => out.write_all(text.as_bytes()).map_err(stdout),
     }
 }
 
@@ -277,5 +330,5 @@ fn fail(code: u8, error: &dyn Display) -> ExitCode {
 
 fn say(line: &str) {
     // Standard error may be closed; there is nobody else to tell.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", escaped(line));
 }

@@ -6,6 +6,8 @@ use alloc::sync::Arc;
 
 use thiserror::Error;
 
+use super::quote::{escaped, shown};
+
 /// A line of a job file; line 0 is the file as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -45,9 +47,9 @@ impl Place {
 impl core::fmt::Display for Place {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         if self.line == 0 {
-            write!(f, "{}", self.file)
+            write!(f, "{}", escaped(&self.file))
         } else {
-            write!(f, "{}:{}", self.file, self.line)
+            write!(f, "{}:{}", escaped(&self.file), self.line)
         }
     }
 }
@@ -85,31 +87,34 @@ pub enum JobErrorKind {
     #[error("the job file is not UTF-8 text")]
     NotText,
     /// A `[` without its `]`, or text behind it.
-    #[error("`{0}` is not a section header: write `[name]`")]
+    #[error("`{}` is not a section header: write `[name]`", shown(.0))]
     BadHeader(String),
     /// `[]`.
     #[error("a section needs a name: write `[name]`")]
     NamelessSection,
     /// An option before the first section header.
-    #[error("option `{0}` stands before the first section: put `[global]` or `[name]` above it")]
+    #[error("option `{}` stands before the first section: put `[global]` or `[name]` above it", shown(.0))]
     OutsideSection(String),
+    /// `include`, which fio replaces by another file.
+    #[error("fio's `include` is not supported: put the other file's sections into this one")]
+    Include,
     /// There is nothing to run.
     #[error("no job in this file: it needs at least one section besides `[global]`")]
     NoJob,
     /// A line such as `=4`.
-    #[error("`{0}` has no option name in front of `=`")]
+    #[error("`{}` has no option name in front of `=`", shown(.0))]
     NoName(String),
     /// Blanks beside `=`, which fio takes for a part of the name or value.
-    #[error("blanks around `=` in `{0}`: fio reads them as part of the value; write `key=value`")]
+    #[error("blanks around `=` in `{}`: fio reads them as part of the value; write `key=value`", shown(.0))]
     BlankAroundEquals(String),
     /// `${NAME}` is not set.
-    #[error("environment variable `{0}` is not set")]
+    #[error("environment variable `{}` is not set", shown(.0))]
     UnsetVariable(String),
     /// `${` without `}`.
-    #[error("`{0}` opens `${{` and never closes it")]
+    #[error("`{}` opens `${{` and never closes it", shown(.0))]
     OpenVariable(String),
     /// Not an option of fio.
-    #[error("unknown option `{name}`{}", .nearest.map(|n| format!(": the nearest known one is `{n}`")).unwrap_or_default())]
+    #[error("unknown option `{}`{}", shown(.name), .nearest.map(|n| format!(": the nearest known one is `{n}`")).unwrap_or_default())]
     UnknownOption {
         /// What stands in the file.
         name: String,
@@ -122,7 +127,7 @@ pub enum JobErrorKind {
     )]
     NotImplemented(String),
     /// A value that the option cannot take.
-    #[error("{option}={value}: {why}")]
+    #[error("{}={}: {why}", shown(.option), shown(.value))]
     BadValue {
         /// The option's name in the file.
         option: String,
@@ -135,7 +140,7 @@ pub enum JobErrorKind {
     #[error("option `{0}` needs a value: write `{0}=...`")]
     MissingValue(String),
     /// Two options of a section that cannot both hold, or one that lacks another.
-    #[error("section [{section}]: {what}")]
+    #[error("section [{}]: {what}", shown(.section))]
     Contradiction {
         /// The section's name.
         section: String,
@@ -155,7 +160,7 @@ pub enum ValueError {
     #[error("not a number")]
     NotANumber,
     /// A number with something behind it that is no known unit.
-    #[error("`{rest}` is no unit (fio would silently read it as {read})")]
+    #[error("`{}` is no unit (fio would silently read it as {read})", shown(.rest))]
     UnknownUnit {
         /// The text behind the digits.
         rest: String,
@@ -187,6 +192,12 @@ pub enum ValueError {
     /// A shape other than the option's.
     #[error("must look like {0}")]
     Shape(&'static str),
+    /// Not whole sectors.
+    #[error("must be a multiple of the 512-byte sector")]
+    PartialSector,
+    /// A value that fio takes and that is not implemented.
+    #[error("{0}")]
+    Unsupported(&'static str),
     /// More parts than directions.
     #[error("at most three parts: reads, writes, trims")]
     TooManyParts,

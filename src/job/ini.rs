@@ -81,6 +81,8 @@ impl IniFile {
             sections: Vec::new(),
         };
         let mut current = Current::Nothing;
+        // Some editors begin UTF-8 with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in (1u32..).zip(text.lines()) {
             let place = Place::new(name.clone(), number);
             let line = line.split([';', '#']).next().unwrap_or_default().trim();
@@ -101,6 +103,9 @@ impl IniFile {
                     });
                 }
                 continue;
+            }
+            if line.split_whitespace().next() == Some("include") {
+                return Err(place.error(JobErrorKind::Include));
             }
             let entry = entry(line, place, &variable)?;
             match current {
@@ -241,6 +246,10 @@ mod tests {
             ("[global]\nbs=4k\n", "j.fio: no job"),
             ("", "j.fio: no job"),
             ("[a]\n=4\n", "j.fio:2: `=4` has no option name"),
+            (
+                "\u{feff}[a]\nrw=read\ninclude other.fio\n",
+                "j.fio:3: fio's `include` is not supported",
+            ),
             ("[a]\nrw = read\n", "j.fio:2: blanks around `=`"),
             (
                 "[a]\nsize=${NOPE}\n",

@@ -83,6 +83,9 @@ pub enum Known {
     WithoutMeaning,
 }
 
+/// Longer names are nobody's slip of the finger.
+const LONGEST_TYPO: usize = 64;
+
 /// Finds the option called `name`.
 ///
 /// # Errors
@@ -100,7 +103,10 @@ pub fn lookup(name: &str) -> Result<Known, JobErrorKind> {
     }
     Err(JobErrorKind::UnknownOption {
         name: name.to_owned(),
-        nearest: nearest(name, names()),
+        // Comparing takes time that grows with the square of the length, and no option is long.
+        nearest: (name.chars().count() <= LONGEST_TYPO)
+            .then(|| nearest(name, names()))
+            .flatten(),
     })
 }
 
@@ -400,6 +406,10 @@ mod tests {
                 }
                 other => panic!("{name}: {other:?}"),
             }
+        }
+        match lookup(&"x".repeat(65)) {
+            Err(JobErrorKind::UnknownOption { nearest, .. }) => assert_eq!(nearest, None),
+            other => panic!("{other:?}"),
         }
         let error = lookup("verify_backlog").expect_err("not implemented");
         assert!(error.to_string().contains("not implemented here"));

@@ -6,9 +6,10 @@
 
 use super::direction::Direction;
 use super::error::{JobError, JobErrorKind};
+use super::quote::shown;
 use super::section::{Job, Section};
 use super::size::{Bytes, Extent};
-use super::workload::{Generator, Limits, Seed, Shape, TooManyBlocks};
+use super::workload::{Generator, Limits, Next, Seed, Shape, TooManyBlocks};
 
 /// What the command line adds to a job.
 #[derive(Debug, Clone, Copy, Default)]
@@ -267,8 +268,13 @@ impl Plan {
 
     fn check_generators(&self) -> Result<(), JobError> {
         for thread in &self.threads {
-            self.generator(thread)
-                .map_err(|e| contradiction(&self.job.sections[thread.section], e.to_string()))?;
+            let section = &self.job.sections[thread.section];
+            let mut generator = self
+                .generator(thread)
+                .map_err(|e| contradiction(section, e.to_string()))?;
+            if generator.next_request() == Next::PassOver {
+                return Err(no_work(section, thread));
+            }
         }
         Ok(())
     }
@@ -286,7 +292,7 @@ impl Plan {
                 let note = format!(
                     "section [{}] verifies blocks that other threads change at the same time: a \
                      mismatch there can be the job's own doing",
-                    section.name
+                    shown(&section.name)
                 );
                 self.notes.push(note);
             }
@@ -301,6 +307,25 @@ fn changes(section: &Section) -> bool {
 
 fn contradiction(section: &Section, what: String) -> JobError {
     section.place.error(JobErrorKind::Contradiction {
+        section: section.name.clone(),
+        what,
+    })
+}
+
+fn no_work(section: &Section, thread: &ThreadPlan) -> JobError {
+    let shortest = section.shortest_request();
+    let what = match &section.io_size_place {
+        Some(_) => format!(
+            "io_size= comes to {} bytes, in which no request fits: the shortest has {shortest}",
+            thread.pass.get()
+        ),
+        None => format!(
+            "no request fits into its {} bytes: the shortest has {shortest}",
+            thread.len.get()
+        ),
+    };
+    let place = section.io_size_place.as_ref().unwrap_or(&section.place);
+    place.error(JobErrorKind::Contradiction {
         section: section.name.clone(),
         what,
     })

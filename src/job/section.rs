@@ -80,6 +80,8 @@ pub struct Section {
     pub size: Option<Extent>,
     /// `io_size`.
     pub io_size: Option<Extent>,
+    /// Where `io_size` stands.
+    pub io_size_place: Option<Place>,
     /// `filesize`.
     pub file_size: Option<Bytes>,
     /// `offset`.
@@ -215,6 +217,7 @@ impl Section {
             align: None,
             size: None,
             io_size: None,
+            io_size_place: None,
             file_size: None,
             offset: Extent::Bytes(Bytes::ZERO),
             offset_increment: Extent::Bytes(Bytes::ZERO),
@@ -267,6 +270,9 @@ impl Section {
                         return Err(entry.place.error(kind));
                     }
                     let value = entry.value.as_deref().unwrap_or("1");
+                    if opt == Opt::IoSize {
+                        section.io_size_place = Some(entry.place.clone());
+                    }
                     section
                         .apply(&mut draft, opt, value, base)
                         .map_err(|why| bad(entry, why))?;
@@ -326,7 +332,7 @@ impl Section {
                     if align % SECTOR == 0 {
                         Ok(align)
                     } else {
-                        Err(MULTIPLE)
+                        Err(ValueError::PartialSector)
                     }
                 })?);
             }
@@ -345,7 +351,11 @@ impl Section {
                 self.filename = Some(value.to_owned());
             }
             Opt::NrFiles => {
-                int(1, 1)?;
+                if int(0, u64::MAX)? != 1 {
+                    return Err(ValueError::Unsupported(
+                        "only 1 is supported, a section works on one file",
+                    ));
+                }
             }
             Opt::IoDepth => self.iodepth = small(value, base, 1, 4096)?,
             Opt::NumJobs => self.numjobs = small(value, base, 1, 256)?,
@@ -378,7 +388,7 @@ impl Section {
             Opt::VerifyInterval => {
                 let interval = small(value, base, u64::from(SECTOR), 1 << 30)?;
                 if interval % SECTOR != 0 {
-                    return Err(MULTIPLE);
+                    return Err(ValueError::PartialSector);
                 }
                 draft.interval = Some(interval);
             }
@@ -462,8 +472,6 @@ impl Section {
     }
 }
 
-const MULTIPLE: ValueError = ValueError::Shape("a multiple of the 512-byte sector");
-
 fn value_of(entry: &Entry) -> Result<&str, JobError> {
     entry.value.as_deref().ok_or_else(|| {
         entry
@@ -526,7 +534,7 @@ fn sectors(sizes: BlockSizes) -> Result<BlockSizes, ValueError> {
     if sizes.lengths().all(|n| n.is_multiple_of(SECTOR)) {
         Ok(sizes)
     } else {
-        Err(MULTIPLE)
+        Err(ValueError::PartialSector)
     }
 }
 
@@ -648,10 +656,10 @@ mod tests {
     fn every_wrong_value_is_named_with_its_line() {
         for (option, needle) in [
             ("rw=foo", "rw=foo: must be one of read, write"),
-            ("bs=0", "bs=0: must be between 1 and 1 GiB"),
+            ("bs=0", "bs=0: must be between 512 and 1 GiB"),
             (
                 "bs=511",
-                "bs=511: must look like a multiple of the 512-byte sector",
+                "bs=511: must be a multiple of the 512-byte sector",
             ),
             ("bs=1,2,3,4", "at most three parts"),
             ("bssplit=4k/60:8k/60", "the percentages add up to 120"),
@@ -675,7 +683,7 @@ mod tests {
             ("verify=foo", "must be one of crc32c"),
             ("verify_pattern=zz", "verify_pattern=zz"),
             ("percentile_list=101", "each from 0 to 100"),
-            ("nrfiles=2", "between 1 and 1"),
+            ("nrfiles=2", "only 1 is supported"),
             ("rate_iops=x", "not a number"),
             ("kb_base=7", "must be one of 1024, 1000"),
             ("rwmixred=4", "the nearest known one is `rwmixread`"),

@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::way::Way;
+use crate::job::shown;
 
 /// Told about a run as it goes; `()` listens to nothing.
 pub trait Observe {
@@ -71,7 +72,11 @@ impl Bar {
 impl Observe for Bar {
     fn begin(&mut self, way: Way, sections: &[&str]) {
         self.way = Some(way);
-        let what = sections.join(", ");
+        let names: Vec<_> = sections
+            .iter()
+            .map(|name| shown(name).to_string())
+            .collect();
+        let what = names.join(", ");
         if self.plain {
             // Nobody is told if nobody listens.
             let _ = writeln!(std::io::stderr(), "running {what} ({way})");

@@ -8,7 +8,7 @@ use super::cpu::CpuUse;
 use super::stats::{DirectionStats, Latencies};
 use super::way::Way;
 use crate::job::verify::Mismatch;
-use crate::job::{Direction, PerDirection};
+use crate::job::{Direction, PerDirection, shown};
 
 /// One way, from attach to detach.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ pub struct MemmapReport {
 
 /// Something that went wrong with one request.
 #[derive(Debug, Clone, Error)]
-#[error("section [{section}], {way} way: {kind}")]
+#[error("section [{}], {way} way: {kind}", shown(.section))]
 pub struct Failure {
     /// The section's name.
     pub section: String,
@@ -90,7 +90,7 @@ pub struct Failure {
 #[derive(Debug, Clone, Error)]
 pub enum FailureKind {
     /// A block does not hold what was written.
-    #[error("verify failed in `{file}` {mismatch}")]
+    #[error("verify failed in `{}` {mismatch}", shown(.file))]
     Mismatch {
         /// The area's name.
         file: String,
@@ -98,7 +98,7 @@ pub enum FailureKind {
         mismatch: Mismatch,
     },
     /// The device said no.
-    #[error("{} of {len} bytes at offset {offset} of `{file}`: {error}", .direction.map_or("flush", Direction::name))]
+    #[error("{} of {len} bytes at offset {offset} of `{}`: {error}", .direction.map_or("flush", Direction::name), shown(.file))]
     Device {
         /// The direction, or `None` for a flush.
         direction: Option<Direction>,
@@ -114,7 +114,7 @@ pub enum FailureKind {
         errno: i32,
     },
     /// A descriptor could not be pinned.
-    #[error("pinning the descriptors of {len} bytes at offset {offset} of `{file}`: {error}")]
+    #[error("pinning the descriptors of {len} bytes at offset {offset} of `{}`: {error}", shown(.file))]
     Pin {
         /// The area's name.
         file: String,

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use alloc::sync::Arc;
 
-use pageless_block::{BytePos, FrameAccess, Pmem, PmemFrames, PmemOpenError, RamError, RamFrames};
+use pageless_block::{
+    BytePos, FrameAccess, LayoutError, Pmem, PmemFrames, PmemOpenError, RamError, RamFrames,
+};
 use pageless_pfn::{
     ByteLen, FrameCount, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnFlags, PfnOutOfRange, PfnRange,
 };
@@ -19,6 +21,7 @@ use super::gate::{Arrival, Gate};
 use super::pins::DescriptorPins;
 use super::progress::{Observe, Tick};
 use super::report::{MemmapReport, SectionReport, WayReport};
+use super::starvation::Starvation;
 use super::stats::Latencies;
 use super::thread::{Live, Outcome, Task, run};
 use super::way::Way;
@@ -59,6 +62,9 @@ pub enum StageError {
     /// The device.
     #[error(transparent)]
     Device(#[from] PmemOpenError),
+    /// The image's blocks.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// The buffers.
     #[error("the jobs' I/O buffers, {} in all: {source}", Bytes::new(*.bytes))]
     Buffers {
@@ -143,10 +149,63 @@ impl<'p> Stage<'p> {
             ram,
             notes: Vec::new(),
         };
-        if options.image.is_none() && !options.cold {
-            stage.lay_out();
+        if !options.cold {
+            match &options.image {
+                Some(_) => stage.lay_out_image()?,
+                None => stage.lay_out(),
+            }
         }
         Ok(stage)
+    }
+
+    /// The touched pieces in whole frames.
+    fn touched_frames(&self) -> Vec<(BytePos, ByteLen)> {
+        let whole = self.device.frames().len().get();
+        let pieces = self.plan.touched().into_iter().map(|(start, len)| {
+            let first = start.get() - start.get() % PAGE_SIZE;
+            let end = (start.get() + len.get()).next_multiple_of(PAGE_SIZE);
+            (
+                BytePos::new(first),
+                ByteLen::new(end.min(whole).saturating_sub(first)),
+            )
+        });
+        pieces.collect()
+    }
+
+    /// Gives an image its blocks: a hole that the file system has no room for would end the
+    /// process with a signal when it is first touched. Pages are made present as memory allows.
+    fn lay_out_image(&mut self) -> Result<(), LayoutError> {
+        let touched = self.touched_frames();
+        for (at, len) in &touched {
+            match self.device.layout(*at, *len) {
+                Err(LayoutError::NoSpace {
+                    available: Some(available),
+                    ..
+                }) if self
+                    .first_pass_bytes()
+                    .is_some_and(|bytes| bytes <= available.get()) =>
+                {
+                    return self.each_visit(|device, at, len| device.layout(at, len));
+                }
+                done => done?,
+            }
+        }
+        let total: u64 = touched.iter().map(|(_, len)| len.get()).sum();
+        let available = available_memory().unwrap_or(u64::MAX);
+        if total > available / 2 {
+            self.notes.push(format!(
+                "the jobs range over {} of the image, more than half of the {} of memory \
+                 available: its blocks are allocated, but its pages are not read beforehand, so \
+                 the first visit of each includes that",
+                Bytes::new(total),
+                Bytes::new(available)
+            ));
+            return Ok(());
+        }
+        for (at, len) in touched {
+            self.device.frames().populate(at, len)?;
+        }
+        Ok(())
     }
 
     fn lay_out(&mut self) {
@@ -169,12 +228,8 @@ impl<'p> Stage<'p> {
             ));
             return;
         }
-        for (start, len) in touched {
-            let first = start.get() - start.get() % PAGE_SIZE;
-            let end = (start.get() + len.get()).next_multiple_of(PAGE_SIZE);
-            let end = end.min(self.device.frames().len().get());
-            let range = (BytePos::new(first), ByteLen::new(end - first));
-            if let Err(error) = self.device.layout(range.0, range.1) {
+        for (at, len) in self.touched_frames() {
+            if let Err(error) = self.device.layout(at, len) {
                 self.notes
                     .push(format!("the device is not laid out beforehand: {error}"));
                 return;
@@ -199,6 +254,23 @@ impl<'p> Stage<'p> {
     /// Makes present what the jobs will visit, request by request. The device is fresh, so writing
     /// zeroes changes nothing.
     fn lay_out_visits(&mut self) {
+        let done = self.each_visit(|device, at, len| {
+            let frames = device.frames();
+            frames
+                .segment(at, len, PfnFlags::empty())
+                .map_or(Ok(()), |segment| frames.zero_bytes(segment))
+        });
+        if let Err(error) = done {
+            self.notes
+                .push(format!("the device is not laid out beforehand: {error}"));
+        }
+    }
+
+    /// Does something with each request's place on the device, for one pass of every thread.
+    fn each_visit<E>(
+        &self,
+        mut visit: impl FnMut(&Pmem<Arc<RamFrames>>, BytePos, ByteLen) -> Result<(), E>,
+    ) -> Result<(), E> {
         for thread in (0..self.plan.sections().len()).flat_map(|s| self.plan.threads_of(s)) {
             let Ok(mut generator) = self.plan.generator(thread) else {
                 continue;
@@ -206,18 +278,10 @@ impl<'p> Stage<'p> {
             let start = self.plan.areas()[thread.area].start.get() + thread.offset.get();
             while let Next::Request(request) = generator.next_request() {
                 let at = BytePos::new(start + request.offset);
-                let len = ByteLen::new(u64::from(request.len));
-                let frames = self.device.frames();
-                let zeroed = frames
-                    .segment(at, len, PfnFlags::empty())
-                    .map(|segment| frames.zero_bytes(segment));
-                if let Some(Err(error)) = zeroed {
-                    self.notes
-                        .push(format!("the device is not laid out beforehand: {error}"));
-                    return;
-                }
+                visit(&self.device, at, ByteLen::new(u64::from(request.len)))?;
             }
         }
+        Ok(())
     }
 
     /// The plan it was made for.
@@ -303,6 +367,7 @@ impl<'p> Stage<'p> {
             .flat_map(|s| self.plan.threads_of(*s))
             .collect();
         let lives: Vec<Live> = threads.iter().map(|_| Live::default()).collect();
+        let starvation = Starvation::new(threads.len());
         let mut tasks = Vec::with_capacity(threads.len());
         let mut buffers = 0;
         for ((number, thread), live) in (0u16..).zip(&threads).zip(&lives) {
@@ -317,6 +382,7 @@ impl<'p> Stage<'p> {
                 buffers,
                 queue: number,
                 pins,
+                starvation: &starvation,
                 stop: &control.stop,
                 live,
                 generator: self.plan.generator(thread)?,

@@ -1,6 +1,7 @@
 //! What is measured of each direction.
 
 use core::time::Duration;
+use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
@@ -211,8 +212,11 @@ pub struct DirectionStats {
     /// unpinned. A device here completes within its submission, as fio's synchronous engines do,
     /// so this is fio's `lat` and `clat` in one, and there is no `slat` apart from it.
     pub latencies: Latencies,
-    /// How long the section issued requests of this direction.
+    /// How long the section issued requests of this direction. Of threads that were merged, from
+    /// the first one's start to the last one's end.
     pub runtime: Duration,
+    /// When it first began to and when it last ended.
+    pub interval: Option<(Instant, Instant)>,
     /// Bytes each second, sampled twice a second.
     pub bandwidth: Samples,
     /// Requests each second, sampled twice a second.
@@ -220,12 +224,21 @@ pub struct DirectionStats {
 }
 
 impl DirectionStats {
-    /// Adds another thread's, which ran at the same time.
+    /// Accounts for time in which requests of this direction were issued.
+    pub(super) fn ran(&mut self, from: Instant, to: Instant) {
+        self.runtime += to.saturating_duration_since(from);
+        self.interval = hull(self.interval, Some((from, to)));
+    }
+
+    /// Adds another thread's, which belongs to the same group. Rates are over the time from the
+    /// first start to the last end: threads that are short hardly overlap.
     pub fn merge(&mut self, other: &Self) {
         self.ios += other.ios;
         self.bytes += other.bytes;
         self.latencies.merge(&other.latencies);
-        self.runtime = self.runtime.max(other.runtime);
+        self.interval = hull(self.interval, other.interval);
+        let whole = self.interval.map_or(Duration::ZERO, length);
+        self.runtime = self.runtime.max(other.runtime).max(whole);
         self.bandwidth.merge(&other.bandwidth);
         self.iops.merge(&other.iops);
     }
@@ -249,6 +262,22 @@ impl DirectionStats {
             self.iops.push(self.per_second());
         }
     }
+}
+
+/// The shortest interval around both.
+pub(super) fn hull(
+    one: Option<(Instant, Instant)>,
+    other: Option<(Instant, Instant)>,
+) -> Option<(Instant, Instant)> {
+    match (one, other) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+        (one, other) => one.or(other),
+    }
+}
+
+/// From the first instant to the second.
+pub(super) fn length((from, to): (Instant, Instant)) -> Duration {
+    to.saturating_duration_since(from)
 }
 
 fn per_second(count: u64, time: Duration) -> f64 {
@@ -286,6 +315,30 @@ mod tests {
             (latencies.min(), latencies.max(), latencies.count()),
             (0, 0, 0)
         );
+    }
+
+    #[test]
+    fn threads_that_ran_one_after_the_other_are_not_counted_as_if_at_the_same_time() {
+        let begin = Instant::now();
+        let second = |n| begin + Duration::from_secs(n);
+        let thread = |from, to| {
+            let mut stats = DirectionStats {
+                ios: 100,
+                bytes: 100 * 4096,
+                ..DirectionStats::default()
+            };
+            stats.ran(second(from), second(to));
+            stats
+        };
+        let mut group = thread(0, 1);
+        assert!((group.per_second() - 100.0).abs() < 1e-9);
+        group.merge(&thread(1, 2));
+        group.merge(&thread(3, 4));
+        assert_eq!(group.runtime, Duration::from_secs(4));
+        assert!((group.per_second() - 75.0).abs() < 1e-9);
+        let mut together = thread(0, 2);
+        together.merge(&thread(0, 2));
+        assert!((together.per_second() - 100.0).abs() < 1e-9);
     }
 
     #[test]

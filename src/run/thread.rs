@@ -13,6 +13,7 @@ use pageless_pfn::{ByteLen, FrameCount, PAGE_SHIFT, PfnRange, PhysSegment};
 use super::cpu::CpuUse;
 use super::pins::{DescriptorPins, PinError};
 use super::report::{Failure, FailureKind};
+use super::starvation::{Attempt, Starvation};
 use super::stats::{DirectionStats, Latencies};
 use super::way::Way;
 use crate::job::verify::Verifier;
@@ -49,6 +50,7 @@ pub(super) struct Task<'a, D, P> {
     pub(super) buffers: u64,
     pub(super) queue: u16,
     pub(super) pins: &'a P,
+    pub(super) starvation: &'a Starvation,
     pub(super) stop: &'a AtomicBool,
     pub(super) live: &'a Live,
     pub(super) generator: Generator,
@@ -116,6 +118,7 @@ pub(super) fn run<D: BlockDevice, P: DescriptorPins>(
     task: Task<'_, D, P>,
     ready: impl FnOnce(),
 ) -> Outcome {
+    let _running = task.starvation.running();
     let mut worker = Worker::new(task);
     ready();
     worker.run();
@@ -241,10 +244,10 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         let mut begun = read_back.then(|| (self.task.generator.clone(), self.issued));
         let end = self.issue_pass(&mut begun);
         let drained = self.drain();
-        let spent = self.lap();
+        let (from, to) = self.lap();
         for direction in Direction::ALL {
             if section.access.has(direction) {
-                self.out.directions[direction].runtime += spent;
+                self.out.directions[direction].ran(from, to);
             }
         }
         drained?;
@@ -252,19 +255,17 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
             && !matches!(end, ControlFlow::Break(Halt::Stopped | Halt::Failed))
         {
             let checked = self.read_back(generator, first);
-            let spent = self.lap();
-            self.out.directions[Direction::Read].runtime += spent;
+            let (from, to) = self.lap();
+            self.out.directions[Direction::Read].ran(from, to);
             checked?;
         }
         end
     }
 
-    /// The time since the last lap.
-    fn lap(&mut self) -> Duration {
+    /// The time since the last lap: its beginning and end.
+    fn lap(&mut self) -> (Instant, Instant) {
         let now = Instant::now();
-        let spent = now.saturating_duration_since(self.mark);
-        self.mark = now;
-        spent
+        (core::mem::replace(&mut self.mark, now), now)
     }
 
     fn issue_pass(&mut self, begun: &mut Option<(Generator, u64)>) -> ControlFlow<Halt> {
@@ -330,6 +331,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         for direction in Direction::ALL {
             let stats = &mut self.out.directions[direction];
             (stats.ios, stats.bytes, stats.runtime) = (0, 0, Duration::ZERO);
+            stats.interval = None;
             stats.latencies.reset();
             self.task.live.ios[direction].store(0, Ordering::Relaxed);
             self.task.live.bytes[direction].store(0, Ordering::Relaxed);
@@ -460,31 +462,64 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         frames: PfnRange,
         mut error: PinError,
     ) -> ControlFlow<Halt> {
-        let patience = Instant::now() + PIN_PATIENCE;
-        loop {
-            let full = matches!(error, PinError::Full(_));
-            let in_flight = self.queue.in_flight() > 0;
-            if !full || (!in_flight && Instant::now() >= patience) {
-                let request = self.slots[index].request;
-                self.free.push(index);
-                self.fail(FailureKind::Pin {
-                    file: self.task.area.name.clone(),
-                    offset: self.task.plan.offset.get() + request.offset,
-                    len: request.len,
-                    error: error.to_string(),
-                });
-                return ControlFlow::Break(Halt::Failed);
-            }
-            if in_flight {
-                self.reap_one()?;
-            } else {
-                std::thread::yield_now();
-            }
+        while matches!(error, PinError::Full(_)) && self.queue.in_flight() > 0 {
+            self.reap_one()?;
             let slot = &mut self.slots[index];
             match self.task.pins.pin(&self.context, frames, &mut slot.held) {
                 Ok(()) => return ControlFlow::Continue(()),
                 Err(again) => error = again,
             }
+        }
+        if matches!(error, PinError::Full(_)) {
+            match self.wait_for_others(index, frames)? {
+                Ok(()) => return ControlFlow::Continue(()),
+                Err(last) => error = last,
+            }
+        }
+        let request = self.slots[index].request;
+        self.free.push(index);
+        let advice = match error {
+            PinError::Full(_) => {
+                "; a larger --budget, or smaller or fewer requests at a time, would fit"
+            }
+            PinError::Broken(_) => "",
+        };
+        self.fail(FailureKind::Pin {
+            file: self.task.area.name.clone(),
+            offset: self.task.plan.offset.get() + request.offset,
+            len: request.len,
+            error: format!("{error}{advice}"),
+        });
+        ControlFlow::Break(Halt::Failed)
+    }
+
+    /// With nothing of ours in flight: tries again until there is room, nobody is left who could
+    /// make some, or patience ends.
+    fn wait_for_others(
+        &mut self,
+        index: usize,
+        frames: PfnRange,
+    ) -> ControlFlow<Halt, Result<(), PinError>> {
+        let patience = Instant::now() + PIN_PATIENCE;
+        let mut waiter = self.task.starvation.wait();
+        loop {
+            if self.task.stop.load(Ordering::Relaxed) {
+                self.free.push(index);
+                return ControlFlow::Break(Halt::Stopped);
+            }
+            let mut refused = None;
+            let slot = &mut self.slots[index];
+            let (pins, context) = (self.task.pins, &self.context);
+            let attempt = waiter.attempt(|| {
+                refused = pins.pin(context, frames, &mut slot.held).err();
+                refused.is_none()
+            });
+            match (refused, attempt) {
+                (None, _) => return ControlFlow::Continue(Ok(())),
+                (Some(PinError::Full(_)), Attempt::Later) if Instant::now() < patience => {}
+                (Some(error), _) => return ControlFlow::Continue(Err(error)),
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -684,6 +719,11 @@ mod tests {
         /// Once so many frames are pinned there is no room.
         room: Option<usize>,
         pins: AtomicU64,
+        /// How often there was no room.
+        refused: AtomicU64,
+        /// Set once there was no room: what Ctrl-C does.
+        stop: AtomicBool,
+        stops_when_full: bool,
     }
 
     impl VecPins {
@@ -706,6 +746,8 @@ mod tests {
             );
             let mut pinned = self.pinned.lock().expect("whole");
             if self.room.is_some_and(|room| pinned.len() >= room) {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                self.stop.fetch_or(self.stops_when_full, Ordering::Relaxed);
                 return Err(PinError::Full("no room".to_owned()));
             }
             for pfn in frames.iter() {
@@ -791,6 +833,16 @@ mod tests {
     }
 
     fn run_on(text: &str, pins: &VecPins, fails_at: Option<u64>) -> (Outcome, usize) {
+        run_among(1, text, pins, fails_at)
+    }
+
+    /// As one of so many threads, the others of which never end.
+    fn run_among(
+        threads: usize,
+        text: &str,
+        pins: &VecPins,
+        fails_at: Option<u64>,
+    ) -> (Outcome, usize) {
         let plan = plan(text);
         let thread = plan.threads_of(0).next().expect("one thread").clone();
         let section = &plan.sections()[0];
@@ -820,7 +872,8 @@ mod tests {
             buffers: 0,
             queue: 0,
             pins,
-            stop: &AtomicBool::new(false),
+            starvation: &Starvation::new(threads),
+            stop: &pins.stop,
             live: &Live::default(),
             generator: plan.generator(&thread).expect("small"),
         };
@@ -857,6 +910,31 @@ mod tests {
         assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
         assert!(deepest <= 3, "{deepest}");
         assert_eq!(outcome.directions[Direction::Read].bytes, 1 << 20);
+    }
+
+    #[test]
+    fn a_request_that_can_never_be_pinned_fails_at_once_and_names_the_budget() {
+        let pins = VecPins {
+            room: Some(0),
+            ..VecPins::default()
+        };
+        let (outcome, _) = run_on(JOB, &pins, None);
+        let failure = outcome.failures.first().expect("one failed").to_string();
+        assert!(failure.contains("no room; a larger --budget"), "{failure}");
+        assert_eq!(pins.refused.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_pins_of_others_can_be_stopped() {
+        let pins = VecPins {
+            room: Some(0),
+            stops_when_full: true,
+            ..VecPins::default()
+        };
+        let (outcome, _) = run_among(2, JOB, &pins, None);
+        assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+        assert_eq!(pins.refused.load(Ordering::Relaxed), 1);
+        assert_eq!(outcome.directions[Direction::Write].ios, 0);
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl Bench {
 /// A run that has ended.
 pub(crate) struct Ran(Output);
 
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self(output)
+    }
+}
+
 impl Ran {
     pub(crate) fn code(&self) -> i32 {
         self.0.status.code().expect("not killed")

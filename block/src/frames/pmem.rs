@@ -21,9 +21,6 @@ use crate::access::{AccessError, FrameAccess};
 use crate::copy::Span;
 use crate::position::BytePos;
 
-/// The largest device: 1 PiB.
-const MAX_BYTES: u64 = 1 << 50;
-
 /// How a device's bytes are brought into the address space.
 ///
 /// A processor leaves a process 47 bits. What fits is mapped once and for all; of larger devices
@@ -57,7 +54,7 @@ impl Default for MapPolicy {
 /// # Truncated images
 /// The size of an image is checked when it is opened. If another process truncates it later,
 /// touching what is gone raises SIGBUS, as with every mapped file. The same happens when the file
-/// system, or memory in the case of a memfd, runs out while a hole is first written;
+/// system, or memory in the case of a memfd, runs out while a hole is first touched;
 /// [`PmemFrames::layout`] finds that out beforehand.
 ///
 /// ```
@@ -99,6 +96,9 @@ impl fmt::Display for Source {
 }
 
 impl PmemFrames {
+    /// The largest device: 1 PiB.
+    pub const MAX_BYTES: u64 = 1 << 50;
+
     /// A sparse device in memory: `size` bytes of zeroes, whose first frame is `base`.
     ///
     /// # Errors
@@ -307,44 +307,77 @@ impl PmemFrames {
         if len.is_zero() {
             return Ok(());
         }
-        if let Source::Memfd = self.source {
-            let taken = self
-                .file
-                .metadata()
-                .map_or(0, |m| m.blocks().saturating_mul(512));
-            let needed = ByteLen::new(len.get().saturating_sub(taken));
-            if let Some(available) = available_memory()
-                && needed > available
-            {
-                return Err(LayoutError::NoMemory { needed, available });
-            }
+        let taken = self
+            .file
+            .metadata()
+            .map_or(0, |m| m.blocks().saturating_mul(512));
+        let needed = ByteLen::new(len.get().saturating_sub(taken));
+        let available = match self.source {
+            Source::Memfd => available_memory(),
+            Source::Image(_) => self.available_blocks(),
+        };
+        if let Some(available) = available
+            && needed > available
+        {
+            return Err(match self.source {
+                Source::Memfd => LayoutError::NoMemory { needed, available },
+                Source::Image(_) => self.no_space(len, Some(available)),
+            });
         }
         match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), at.get(), len.get()) {
             // A file system that cannot do this allocates on the first write, as it likes.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(Errno::NOSPC | Errno::NOMEM) => {
-                return Err(LayoutError::NoSpace {
-                    source_name: self.source.to_string(),
-                    len,
-                });
+            Err(Errno::NOSPC | Errno::NOMEM | Errno::DQUOT) => {
+                return Err(self.no_space(len, available));
             }
             Err(errno) => return Err(self.layout_os(errno)),
         }
-        if let (Source::Memfd, Backing::Direct(mapping)) = (&self.source, &self.backing) {
-            let first = at.get() & !(PAGE_SIZE - 1);
-            match mapping.populate(first, end.next_multiple_of(PAGE_SIZE) - first) {
-                // The frames are there; kernels before 5.14 map them on first touch.
-                Ok(()) | Err(Errno::INVAL) => {}
-                Err(Errno::NOMEM | Errno::FAULT) => {
-                    return Err(LayoutError::NoSpace {
-                        source_name: self.source.to_string(),
-                        len,
-                    });
-                }
-                Err(errno) => return Err(self.layout_os(errno)),
-            }
+        match self.source {
+            Source::Memfd => self.populate(at, len),
+            Source::Image(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Maps every frame of `len` bytes from `at` on, writable, so that touching it later does not
+    /// fault. The frames of an image are read from it, and count as changed. Contents stay.
+    /// Nothing to do where the device is not mapped whole.
+    ///
+    /// # Errors
+    /// [`LayoutError`] as for [`PmemFrames::layout`], which has to come first if holes of an image
+    /// are not to be filled here.
+    pub fn populate(&self, at: BytePos, len: ByteLen) -> Result<(), LayoutError> {
+        let end = at.checked_add(len).map_or(u64::MAX, BytePos::get);
+        if end > self.len {
+            let capacity = self.len();
+            return Err(LayoutError::PastEnd { at, len, capacity });
+        }
+        let Backing::Direct(mapping) = &self.backing else {
+            return Ok(());
+        };
+        if len.is_zero() {
+            return Ok(());
+        }
+        let first = at.get() & !(PAGE_SIZE - 1);
+        match mapping.populate(first, end.next_multiple_of(PAGE_SIZE) - first) {
+            // Kernels before 5.14 map them on first touch.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(Errno::NOMEM | Errno::FAULT) => Err(self.no_space(len, None)),
+            Err(errno) => Err(self.layout_os(errno)),
+        }
+    }
+
+    /// What the image's file system has left for us, if it says so.
+    fn available_blocks(&self) -> Option<ByteLen> {
+        let stat = rustix::fs::fstatvfs(&self.file).ok()?;
+        Some(ByteLen::new(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    fn no_space(&self, len: ByteLen, available: Option<ByteLen>) -> LayoutError {
+        LayoutError::NoSpace {
+            source_name: self.source.to_string(),
+            len,
+            available,
+        }
     }
 
     fn layout_os(&self, errno: Errno) -> LayoutError {
@@ -410,7 +443,7 @@ impl FrameAccess for PmemFrames {
 fn check_size(path: &Path, size: ByteLen) -> Result<(), PmemOpenError> {
     if size.is_zero() {
         Err(PmemOpenError::Empty { path: path.into() })
-    } else if size.get() > MAX_BYTES {
+    } else if size.get() > PmemFrames::MAX_BYTES {
         Err(PmemOpenError::TooLarge {
             path: path.into(),
             size,
@@ -495,7 +528,7 @@ pub enum PmemOpenError {
         size: ByteLen,
     },
     /// More than 1 PiB.
-    #[error("{}: {size} are more than the largest device, 1 PiB = {MAX_BYTES} bytes", path.display())]
+    #[error("{}: {size} are more than the largest device, 1 PiB = {} bytes", path.display(), PmemFrames::MAX_BYTES)]
     TooLarge {
         /// Where.
         path: PathBuf,
@@ -579,12 +612,14 @@ pub enum LayoutError {
         available: ByteLen,
     },
     /// The file system, or memory, ran out on the way. Part of the range may be laid out.
-    #[error("{source_name}: no space for {len}")]
+    #[error("{source_name}: no space to lay out {len}{}", .available.map(|a| format!("; {a} were left")).unwrap_or_default())]
     NoSpace {
         /// Which device.
         source_name: String,
-        /// How many bytes were to be laid out.
+        /// How many bytes were to be laid out, those included that were there already.
         len: ByteLen,
+        /// What was left beforehand, where that is known.
+        available: Option<ByteLen>,
     },
     /// The system refused for another reason.
     #[error("{source_name}: laying out failed: {source}")]

@@ -185,7 +185,7 @@ fn length(text: &str, base: KbBase) -> Result<u32, ValueError> {
     match u32::try_from(bytes) {
         Ok(n) if n > 0 && u64::from(n) <= LONGEST => Ok(n),
         _ => Err(ValueError::OutOfRange {
-            low: "1".into(),
+            low: "512".into(),
             high: "1 GiB".into(),
         }),
     }
