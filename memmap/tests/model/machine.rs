@@ -14,6 +14,7 @@ use pageless_fault::{
 };
 
 const PAGE: u64 = 4096;
+const WORDS: usize = PAGE as usize / 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Translation {
@@ -83,7 +84,7 @@ pub(crate) struct ModelMachine {
 
 pub(crate) struct ModelWindow {
     /// Each page's words, made when it is first filled: most never are.
-    memory: Vec<OnceLock<Vec<AtomicU32>>>,
+    memory: Vec<OnceLock<Box<[AtomicU32; WORDS]>>>,
     pages: Mutex<Vec<Translation>>,
     control: Arc<Control>,
 }
@@ -118,10 +119,10 @@ impl ModelWindow {
                 ));
             }
             let memory = &self.memory[page as usize];
-            for word in memory.get().into_iter().flatten() {
+            for word in memory.get().into_iter().flat_map(|words| words.iter()) {
                 word.store(0, Ordering::Relaxed);
             }
-            memory.get_or_init(|| (0..PAGE / 4).map(|_| AtomicU32::new(0)).collect());
+            memory.get_or_init(|| Box::new([const { AtomicU32::new(0) }; WORDS]));
             pages[page as usize] = Translation::Present;
         }
         match short {
