@@ -7,6 +7,7 @@ use pageless_fault::host::HostMachine;
 use pageless_fault::{
     FaultReason, Machine, MaySleep, Window, WindowLen, WindowOffset, WindowRange, Word,
 };
+use std::io::Write as _;
 
 #[test]
 fn a_window_of_locked_memory_gives_its_ranges_back() {
@@ -17,7 +18,9 @@ fn a_window_of_locked_memory_gives_its_ranges_back() {
         .unwrap();
     // SAFETY: takes flags only.
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) } != 0 {
-        eprintln!(
+        // Not `eprintln!`: what a passing test prints is not shown.
+        let _ = writeln!(
+            std::io::stderr(),
             "SKIPPED: mlockall is not permitted here ({}); raise `ulimit -l`",
             std::io::Error::last_os_error()
         );
