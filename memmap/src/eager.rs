@@ -3,11 +3,11 @@
 
 use core::fmt;
 
-use pageless_fault::host::{HostWindow, HostWord};
-use pageless_fault::{ReserveError, Window, Word};
+use pageless_fault::host::{HostTable, HostWindow, HostWord};
+use pageless_fault::{ReserveError, Table, Window, Word};
 use pageless_pfn::{PagedPfn, PfnRange};
 
-use crate::geometry::{ChunkSize, Geometry};
+use crate::geometry::{ChunkSize, DESCRIPTOR_BYTES, Geometry};
 use crate::memmap::{AttachError, TryGetError};
 use crate::page::{MemmapId, Pinned};
 use crate::refcount::{self, Got};
@@ -44,6 +44,22 @@ impl EagerMemmap {
         })
     }
 
+    /// The memmap's lookup, as a value to keep in a loop: as for the lazy one, so that the two are
+    /// compared alike.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self) -> EagerLookup<'_> {
+        let pfns = self.geometry.pfns;
+        let Some(table) = self.window.table(pfns.count().get()) else {
+            unreachable!("descriptors outside their window")
+        };
+        EagerLookup {
+            memmap: self,
+            first: pfns.start().get(),
+            table,
+        }
+    }
+
     /// Takes a reference to the descriptor of `pfn`.
     ///
     /// # Errors
@@ -51,26 +67,7 @@ impl EagerMemmap {
     /// [`TryGetError::NotCovered`] or [`TryGetError::Overflow`].
     #[inline]
     pub fn get(&self, pfn: PagedPfn) -> Result<EagerPageRef<'_>, TryGetError> {
-        let found = self.geometry.pfns.index_of(pfn.pfn()).and_then(|index| {
-            let word = self.window.word(self.geometry.offset(index))?;
-            Some((index, word))
-        });
-        let Some((index, word)) = found else {
-            return Err(TryGetError::NotCovered {
-                pfn: pfn.pfn(),
-                first: self.geometry.pfns.start(),
-                count: self.geometry.pfns.count().get(),
-            });
-        };
-        match refcount::get(word) {
-            Got::Reference => Ok(EagerPageRef {
-                word,
-                index,
-                id: self.id,
-            }),
-            Got::Overflow => Err(TryGetError::Overflow { pfn: pfn.pfn() }),
-            Got::Frozen | Got::Fault(_) => Err(TryGetError::Foreign),
-        }
+        self.lookup().get(pfn)
     }
 
     /// Gives back a reference that [`EagerPageRef::into_pinned`] kept.
@@ -93,6 +90,51 @@ impl EagerMemmap {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.window.reserved_bytes()
+    }
+}
+
+/// What a lookup in an [`EagerMemmap`] needs, by value.
+#[derive(Debug, Clone, Copy)]
+pub struct EagerLookup<'m> {
+    memmap: &'m EagerMemmap,
+    /// The first pfn covered.
+    first: u64,
+    /// The state words, one for each pfn covered.
+    table: HostTable<'m, DESCRIPTOR_BYTES>,
+}
+
+impl<'m> EagerLookup<'m> {
+    /// [`EagerMemmap::get`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn get(&self, pfn: PagedPfn) -> Result<EagerPageRef<'m>, TryGetError> {
+        // One comparison for both ends, as in the lazy lookup.
+        let index = pfn.pfn().get().wrapping_sub(self.first);
+        let Some(word) = self.table.nth(index) else {
+            return Err(self.not_covered(pfn));
+        };
+        match refcount::get(word) {
+            Got::Reference => Ok(EagerPageRef {
+                word,
+                index,
+                id: self.memmap.id,
+            }),
+            Got::Overflow => Err(TryGetError::Overflow { pfn: pfn.pfn() }),
+            Got::Frozen | Got::Fault(_) => Err(TryGetError::Foreign),
+        }
+    }
+
+    #[cold]
+    fn not_covered(&self, pfn: PagedPfn) -> TryGetError {
+        let pfns = self.memmap.geometry.pfns;
+        TryGetError::NotCovered {
+            pfn: pfn.pfn(),
+            first: pfns.start(),
+            count: pfns.count().get(),
+        }
     }
 }
 

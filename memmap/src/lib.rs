@@ -92,7 +92,7 @@ pub use directory::{ChunkInfo, ChunkState, Generation};
     target_os = "linux",
     target_arch = "x86_64"
 ))]
-pub use eager::{EagerMemmap, EagerPageRef};
+pub use eager::{EagerLookup, EagerMemmap, EagerPageRef};
 pub use geometry::{ChunkSize, ChunkSizeError, DESCRIPTOR_BYTES, eager_bytes};
 pub use memmap::{AttachError, Config, GetError, Lookup, Memmap, TryGetError};
 pub use page::{Owner, PageRef, Pinned};

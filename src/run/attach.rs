@@ -260,8 +260,9 @@ impl DescriptorPins for EagerPins {
 
     #[inline]
     fn pin(&self, (): &(), frames: PfnRange, held: &mut Vec<Pinned>) -> Result<(), PinError> {
+        let lookup = self.memmap.lookup();
         for pfn in frames.iter() {
-            match self.memmap.get(paged(pfn)?) {
+            match lookup.get(paged(pfn)?) {
                 Ok(page) => held.push(page.into_pinned()),
                 Err(error) => {
                     self.unpin(held);
