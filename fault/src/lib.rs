@@ -38,11 +38,16 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
+extern crate alloc;
+
 mod access;
 mod context;
 mod debt;
 mod machine;
 pub mod mutant;
+pub mod shootdown;
+#[cfg(not(loom))]
+pub mod sim;
 pub mod sync;
 mod window;
 

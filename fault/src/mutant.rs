@@ -28,11 +28,55 @@ pub enum Mutant {
     ForkUnnoticed,
     /// A foreign fault is swallowed instead of handed over.
     ForeignFaultSwallowed,
+    /// A shootdown flushes the CPU that asked for it and no other.
+    NoRemoteFlush,
+    /// A shootdown flushes every CPU but the one that asked for it.
+    NoLocalFlush,
+    /// The set of CPUs to shoot at is read before the entry is cleared.
+    TargetsBeforeClear,
+    /// No fence between clearing an entry and reading the target set.
+    InitiatorFenceDropped,
+    /// No fence between entering the target set and the first walk.
+    ActivatorFenceDropped,
+    /// A target acknowledges a request and executes it afterwards.
+    AckBeforeInvalidate,
+    /// A frame is used again when every target has entered its handler.
+    ReuseOnEarlyAck,
+    /// An acknowledgement of an earlier round in the same slot is taken for one's own.
+    AckOfAnotherRequest,
+    /// A request that finds its mailbox full is forgotten.
+    OverflowDropped,
+    /// A skipped idle CPU wakes without looking what it missed.
+    IdleSkippedUnchecked,
+    /// A CPU in the middle of an address-space switch is skipped as if it had not begun (CVE-2025-37964).
+    SwitchingCpuSkipped,
+    /// A CPU leaves a window's target set before it has flushed.
+    ResidencyClearedEarly,
+    /// An entry is cleared by a load and a store: what the walker writes in between is lost.
+    EntryStored,
+    /// A page-table page is freed without a full flush of every CPU.
+    TableFreedUnflushed,
+    /// A fault between clearing and flushing installs the old frame again.
+    OldFrameReinstalled,
+    /// A chunk filled again keeps its old generation.
+    GenerationKept,
+    /// A walk that a flush has overtaken still fills the TLB.
+    FillNotRevalidated,
+    /// A virtual range is given out again before it is flushed.
+    RangeReusedUnflushed,
+    /// `get` reads the count and stores it incremented.
+    PlainStoreGet,
+    /// The TLB caches that there is no translation.
+    NotPresentCached,
+    /// Whoever waits for a shootdown does not serve its own mailbox.
+    WaitsUninterruptible,
+    /// A target that does not answer for long is taken to have flushed.
+    LostInterruptAssumedDone,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 10] = [
+    pub const ALL: [Mutant; 32] = [
         Mutant::GetIgnoresFrozen,
         Mutant::FreezeWithoutThaw,
         Mutant::FreedBeforeFlush,
@@ -43,6 +87,28 @@ impl Mutant {
         Mutant::FillInClosingGroup,
         Mutant::ForkUnnoticed,
         Mutant::ForeignFaultSwallowed,
+        Mutant::NoRemoteFlush,
+        Mutant::NoLocalFlush,
+        Mutant::TargetsBeforeClear,
+        Mutant::InitiatorFenceDropped,
+        Mutant::ActivatorFenceDropped,
+        Mutant::AckBeforeInvalidate,
+        Mutant::ReuseOnEarlyAck,
+        Mutant::AckOfAnotherRequest,
+        Mutant::OverflowDropped,
+        Mutant::IdleSkippedUnchecked,
+        Mutant::SwitchingCpuSkipped,
+        Mutant::ResidencyClearedEarly,
+        Mutant::EntryStored,
+        Mutant::TableFreedUnflushed,
+        Mutant::OldFrameReinstalled,
+        Mutant::GenerationKept,
+        Mutant::FillNotRevalidated,
+        Mutant::RangeReusedUnflushed,
+        Mutant::PlainStoreGet,
+        Mutant::NotPresentCached,
+        Mutant::WaitsUninterruptible,
+        Mutant::LostInterruptAssumedDone,
     ];
 
     /// The name that the environment variable takes.
@@ -59,6 +125,28 @@ impl Mutant {
             Mutant::FillInClosingGroup => "fill-in-closing-group",
             Mutant::ForkUnnoticed => "fork-unnoticed",
             Mutant::ForeignFaultSwallowed => "foreign-fault-swallowed",
+            Mutant::NoRemoteFlush => "no-remote-flush",
+            Mutant::NoLocalFlush => "no-local-flush",
+            Mutant::TargetsBeforeClear => "targets-before-clear",
+            Mutant::InitiatorFenceDropped => "initiator-fence-dropped",
+            Mutant::ActivatorFenceDropped => "activator-fence-dropped",
+            Mutant::AckBeforeInvalidate => "ack-before-invalidate",
+            Mutant::ReuseOnEarlyAck => "reuse-on-early-ack",
+            Mutant::AckOfAnotherRequest => "ack-of-another-request",
+            Mutant::OverflowDropped => "overflow-dropped",
+            Mutant::IdleSkippedUnchecked => "idle-skipped-unchecked",
+            Mutant::SwitchingCpuSkipped => "switching-cpu-skipped",
+            Mutant::ResidencyClearedEarly => "residency-cleared-early",
+            Mutant::EntryStored => "entry-stored",
+            Mutant::TableFreedUnflushed => "table-freed-unflushed",
+            Mutant::OldFrameReinstalled => "old-frame-reinstalled",
+            Mutant::GenerationKept => "generation-kept",
+            Mutant::FillNotRevalidated => "fill-not-revalidated",
+            Mutant::RangeReusedUnflushed => "range-reused-unflushed",
+            Mutant::PlainStoreGet => "plain-store-get",
+            Mutant::NotPresentCached => "not-present-cached",
+            Mutant::WaitsUninterruptible => "waits-uninterruptible",
+            Mutant::LostInterruptAssumedDone => "lost-interrupt-assumed-done",
         }
     }
 

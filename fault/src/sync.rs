@@ -19,6 +19,14 @@ type Inner<T> = spin::Mutex<T>;
 #[cfg(not(any(loom, feature = "std")))]
 type InnerGuard<'a, T> = spin::MutexGuard<'a, T>;
 
+/// Atomics and fences: loom's under `cfg(loom)`, the core library's otherwise.
+pub mod atomic {
+    #[cfg(not(loom))]
+    pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    #[cfg(loom)]
+    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+}
+
 /// A lock for short sections that never sleep and never panic half-way.
 ///
 /// ```

@@ -1,0 +1,1 @@
+//! Requests to one CPU, and their acknowledgement.

@@ -1,0 +1,7 @@
+//! Shootdown: taking a translation away from every CPU that may have cached it.
+
+mod cpu_set;
+mod mailbox;
+mod presence;
+mod residency;
+mod ticket;

@@ -1,0 +1,1 @@
+//! Whether a CPU runs, sleeps, switches address spaces, or is gone.

@@ -1,0 +1,1 @@
+//! Which CPUs can have entries of a window.

@@ -1,0 +1,1 @@
+//! Tickets: one flush for all who asked before it.

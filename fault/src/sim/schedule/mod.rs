@@ -1,0 +1,1 @@
+//! One scheduler for all simulated CPUs: deterministic from a seed.
