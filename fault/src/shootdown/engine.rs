@@ -1,0 +1,754 @@
+//! The engine: sends what a policy says, serves what others have sent, and tells how far a shootdown has come.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+
+use super::cpu_set::{CpuId, CpuSet};
+use super::flush::{Flush, Invalidation};
+use super::mailbox::{Letter, Mailbox, Receipt, Served, Stamp};
+use super::policy::{Delivery, Plan, Policy, PolicyKind, Targets, Until};
+use super::presence::{Awake, Bumped, Generation, Presence, SpaceGeneration, SpaceId};
+use super::processor::{Moment, Processor, Signal};
+use super::proof::{Proof, Reached, WalkQuiescent};
+use super::record::{RecordId, Records};
+use super::residency::Residency;
+use super::ticket::{Ticket, Tickets};
+use crate::debt::Completion;
+use crate::mutant::Mutant;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// CPUs that one interrupt message can reach: a logical x2APIC cluster (Intel SDM vol. 3A, 12.12.10).
+const INTERRUPT_GROUP: u16 = 16;
+
+/// What one CPU has of its own.
+#[derive(Debug)]
+struct Station {
+    mailbox: Mailbox,
+    /// The same for the interconnect: what is in it is executed whether interrupts are on or not.
+    fabric: Mailbox,
+    presence: Presence,
+    /// Tickets that this CPU has taken itself since it last served; its own.
+    own_tickets: AtomicU64,
+}
+
+/// How a machine is laid out.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// CPUs.
+    pub cpus: u16,
+    /// Address spaces.
+    pub spaces: u32,
+    /// Windows that a [`Residency`] is kept for.
+    pub windows: u16,
+    /// Letters that a mailbox has room for: a power of two.
+    pub mailbox: u16,
+    /// Records for lazy sweeps.
+    pub records: u16,
+    /// Turns of waiting after which an initiator gives up. Giving up proves nothing, and is not taken for it.
+    pub patience: u32,
+}
+
+/// What is shot at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The address space; [`SpaceId::EVERY`] for a kernel's windows.
+    pub space: SpaceId,
+    /// The window, if residency is kept for it.
+    pub window: Option<u16>,
+}
+
+/// What the engine has done. `sent` counts one for each other CPU of each shootdown, and each of them ends
+/// as exactly one of `received`, `skipped` and `deferred`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShootdownCounters {
+    /// Shootdowns begun.
+    pub shootdowns: u64,
+    /// Other CPUs concerned, over all shootdowns.
+    pub sent: u64,
+    /// Of them, those that executed a request on receiving it.
+    pub received: u64,
+    /// Of them, those that were left out, because they could not hold the translation or flush before they can use it.
+    pub skipped: u64,
+    /// Of them, those that were left to flush later by themselves.
+    pub deferred: u64,
+    /// Interrupts sent.
+    pub interrupts: u64,
+    /// Messages over the interconnect.
+    pub fabric: u64,
+    /// Requests that found a mailbox full and became "flush everything".
+    pub overflows: u64,
+    /// Requests that a lazy sweep could not record, and that went by interrupt instead.
+    pub fallbacks: u64,
+    /// Full flushes by CPUs that woke or switched and found that they had been left out.
+    pub caught_up: u64,
+    /// Waits given up.
+    pub given_up: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    shootdowns: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+    skipped: AtomicU64,
+    deferred: AtomicU64,
+    interrupts: AtomicU64,
+    fabric: AtomicU64,
+    overflows: AtomicU64,
+    fallbacks: AtomicU64,
+    caught_up: AtomicU64,
+    given_up: AtomicU64,
+}
+
+/// Relaxed: counters are read for reporting, when the CPUs have stopped or come to rest.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// Shootdowns of one machine.
+#[derive(Debug)]
+pub struct Shootdown {
+    stations: Box<[Station]>,
+    /// One for each space, and the last for what is in every space.
+    generations: Box<[SpaceGeneration]>,
+    residency: Box<[Residency]>,
+    tickets: Tickets,
+    /// Of shootdowns that are put off until somebody purges.
+    deferred: Tickets,
+    records: Records,
+    patience: u32,
+    counters: Counters,
+}
+
+/// A shootdown under way.
+#[derive(Debug)]
+#[must_use = "a shootdown that nobody waits for proves nothing"]
+pub struct Pending {
+    kind: PolicyKind,
+    until: Until,
+    /// The window, for asking again who can have entries of it.
+    window: Option<u16>,
+    by: CpuId,
+    receipts: Vec<(CpuId, Receipt)>,
+    over_fabric: bool,
+    ticket: Option<Ticket>,
+    /// Whether the ticket is one of those that are put off.
+    deferred: bool,
+    record: Option<RecordId>,
+    record_targets: CpuSet,
+    ticks_then: u64,
+}
+
+/// [`Pending`] under a policy that is known by type.
+#[derive(Debug)]
+#[must_use = "a shootdown that nobody waits for proves nothing"]
+pub struct PendingBy<P: Policy> {
+    pending: Pending,
+    _policy: PhantomData<P>,
+}
+
+/// Why a wait ended without what was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// Patience ran out. The CPUs that have not answered may still use the translation.
+    #[error("a shootdown got no further than {reached:?} in {turns} turns: {missing} CPUs have not answered")]
+    Unanswered {
+        /// How far it came; `None`: not even everybody's handler was entered.
+        reached: Option<Completion>,
+        /// CPUs that have not answered.
+        missing: u32,
+        /// Turns waited.
+        turns: u32,
+    },
+    /// The CPU that wants to wait has interrupts off: it could not answer others meanwhile, nor they it.
+    #[error("{cpu} would wait for a shootdown with interrupts off")]
+    InterruptsOff {
+        /// Which one.
+        cpu: CpuId,
+    },
+}
+
+impl Shootdown {
+    /// Nothing under way, all CPUs gone.
+    ///
+    /// # Panics
+    ///
+    /// `layout.mailbox` is not a power of two, or there are more CPUs than a [`CpuSet`] holds.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Self {
+        Shootdown {
+            stations: (0..layout.cpus)
+                .map(|_| Station {
+                    mailbox: Mailbox::new(layout.mailbox),
+                    fabric: Mailbox::new(layout.mailbox),
+                    presence: Presence::gone(SpaceId::new(0)),
+                    own_tickets: AtomicU64::new(0),
+                })
+                .collect(),
+            generations: (0..=layout.spaces).map(|_| SpaceGeneration::new()).collect(),
+            residency: (0..layout.windows)
+                .map(|_| Residency::new(layout.cpus))
+                .collect(),
+            tickets: Tickets::new(layout.cpus),
+            deferred: Tickets::new(layout.cpus),
+            records: Records::new(layout.cpus, usize::from(layout.records)),
+            patience: layout.patience,
+            counters: Counters::default(),
+        }
+    }
+
+    fn station(&self, cpu: CpuId) -> &Station {
+        &self.stations[cpu.index()]
+    }
+
+    fn cpus(&self) -> impl Iterator<Item = CpuId> + use<> {
+        (0..self.stations.len() as u16).map(CpuId::new)
+    }
+
+    fn generation(&self, space: SpaceId) -> &SpaceGeneration {
+        let last = self.generations.len() - 1;
+        &self.generations[(space.get() as usize).min(last)]
+    }
+
+    /// Whether residency is kept and `cpu` is said to be in `window`; for looking.
+    #[must_use]
+    pub fn is_resident(&self, cpu: CpuId, window: u16) -> bool {
+        self.residency
+            .get(usize::from(window))
+            .is_some_and(|residency| residency.contains(cpu))
+    }
+
+    /// On `cpu`, before a walk reads an entry of `window`.
+    pub fn enter(&self, cpu: CpuId, window: usize) {
+        if let Some(residency) = self.residency.get(window) {
+            residency.enter(cpu);
+        }
+    }
+
+    /// On `cpu`, after it has flushed everything.
+    pub fn leave(&self, cpu: CpuId, window: usize) {
+        if let Some(residency) = self.residency.get(window) {
+            residency.leave(cpu);
+        }
+    }
+
+    /// The state words, for a CPU that changes its own.
+    #[must_use]
+    pub fn presence(&self, cpu: CpuId) -> &Presence {
+        &self.station(cpu).presence
+    }
+
+    /// The generation of what is mapped in `space`, or in every space, read before a full flush.
+    #[must_use]
+    pub fn current(&self, space: SpaceId) -> Generation {
+        self.generation(space).current()
+    }
+
+    /// On a CPU that has woken, with `space` loaded and flushed up to these generations: whether it was left out of
+    /// anything, and so must flush everything before its first translation.
+    #[must_use]
+    pub fn missed_asleep(
+        &self,
+        awake: &Awake,
+        space: SpaceId,
+        flushed: (Generation, Generation),
+    ) -> bool {
+        let behind = awake.behind(self.generation(space), flushed.0).is_some()
+            || awake
+                .behind(self.generation(SpaceId::EVERY), flushed.1)
+                .is_some();
+        if behind {
+            add(&self.counters.caught_up, 1);
+        }
+        behind
+    }
+
+    /// On a CPU in the middle of a switch to a space that it has flushed up to `flushed`: whether it must flush
+    /// what it still has of it.
+    #[must_use]
+    pub fn missed_away(&self, switch: &super::presence::Switch, flushed: Generation) -> bool {
+        let behind = switch
+            .behind(self.generation(switch.space()), flushed)
+            .is_some();
+        if behind {
+            add(&self.counters.caught_up, 1);
+        }
+        behind
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> ShootdownCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let c = &self.counters;
+        ShootdownCounters {
+            shootdowns: read(&c.shootdowns),
+            sent: read(&c.sent),
+            received: read(&c.received),
+            skipped: read(&c.skipped),
+            deferred: read(&c.deferred),
+            interrupts: read(&c.interrupts),
+            fabric: read(&c.fabric),
+            overflows: read(&c.overflows),
+            fallbacks: read(&c.fallbacks),
+            caught_up: read(&c.caught_up),
+            given_up: read(&c.given_up),
+        }
+    }
+
+    /// Whom a shootdown of `place` would ask if it were begun now. Only a mutant asks before it has cleared its entries.
+    #[must_use]
+    pub fn aim(&self, kind: PolicyKind, by: CpuId, place: Place) -> CpuSet {
+        let plan = kind.plan();
+        let bumped = self.generation(place.space).bump();
+        self.targets(&plan, by, place, &bumped)
+    }
+
+    fn targets(&self, plan: &Plan, by: CpuId, place: Place, bumped: &Bumped) -> CpuSet {
+        let mut targets = CpuSet::new();
+        match plan.targets {
+            Targets::All => {
+                for cpu in self.cpus() {
+                    targets.insert(cpu);
+                }
+            }
+            Targets::Running => {
+                for cpu in self.cpus() {
+                    if self.presence(cpu).must_interrupt(place.space, bumped) {
+                        targets.insert(cpu);
+                    }
+                }
+            }
+            Targets::Resident => match place
+                .window
+                .and_then(|window| self.residency.get(usize::from(window)))
+            {
+                Some(residency) => targets = residency.targets(),
+                None => targets = CpuSet::all(self.stations.len() as u16),
+            },
+            Targets::Nobody => {}
+        }
+        if Mutant::NoRemoteFlush.active() {
+            targets = CpuSet::new();
+        }
+        targets.remove(by);
+        targets
+    }
+
+    /// Begins a shootdown: the entries have been cleared. `aimed` is for the mutant that aimed before that.
+    pub fn begin(
+        &self,
+        cpu: &impl Processor,
+        kind: PolicyKind,
+        flush: &Flush,
+        place: Place,
+        aimed: Option<CpuSet>,
+    ) -> Pending {
+        let mut plan = kind.plan();
+        if flush.frees_tables() && kind.is_safe() && !Mutant::TableFreedUnflushed.active() {
+            // Paging-structure caches of all CPUs may point into a table: idle ones, and those that never walked into this
+            // window, are no exception. And it cannot be put off.
+            plan.targets = Targets::All;
+            plan.until = Until::Executed;
+            if matches!(plan.delivery, Delivery::Record | Delivery::Deferred | Delivery::Nothing) {
+                plan.delivery = Delivery::Interrupt;
+            }
+        }
+        let by = cpu.id();
+        let others = self.stations.len() as u64 - 1;
+        add(&self.counters.shootdowns, 1);
+        add(&self.counters.sent, others);
+        cpu.at(Moment::Setup {
+            scanned: self.stations.len() as u32,
+        });
+        let bumped = self.generation(place.space).bump();
+        let targets =
+            aimed.unwrap_or_else(|| self.targets(&plan, by, place, &bumped));
+        let mut pending = Pending {
+            kind,
+            until: plan.until,
+            window: place.window,
+            by,
+            receipts: Vec::new(),
+            over_fabric: false,
+            ticket: None,
+            deferred: false,
+            record: None,
+            record_targets: CpuSet::new(),
+            ticks_then: cpu.ticks(),
+        };
+        let asked = targets.len() as u64;
+        let left_out = others - asked;
+        if plan.delivery == Delivery::Deferred {
+            add(&self.counters.deferred, others);
+        } else {
+            add(&self.counters.skipped, left_out);
+        }
+        if plan.local_first {
+            self.flush_own(cpu, flush);
+        }
+        match plan.delivery {
+            Delivery::Interrupt => self.post(cpu, flush, &targets, &mut pending),
+            Delivery::Ticket => {
+                let ticket = self.tickets.take();
+                self.station(by).own_tickets.fetch_add(1, Ordering::Relaxed);
+                pending.ticket = Some(ticket);
+                self.ring(cpu, &targets);
+            }
+            Delivery::Record => {
+                cpu.at(Moment::Record);
+                if targets.is_empty() {
+                    // Nobody to wait for.
+                } else if let Some(record) = self.records.leave(flush, &targets) {
+                    add(&self.counters.deferred, asked);
+                    pending.record = Some(record);
+                    pending.record_targets = targets.clone();
+                } else {
+                    add(&self.counters.fallbacks, 1);
+                    self.post(cpu, flush, &targets, &mut pending);
+                }
+            }
+            Delivery::Broadcast => {
+                pending.over_fabric = true;
+                cpu.at(Moment::FabricPost);
+                for target in targets.iter() {
+                    let letter = Letter(flush.encode());
+                    let receipt = self.station(target).fabric.post(letter, Stamp::new(cpu.now()));
+                    pending.receipts.push((target, receipt));
+                }
+                for target in targets.iter() {
+                    cpu.signal(target, Signal::Fabric);
+                }
+                add(&self.counters.fabric, 1);
+                cpu.at(Moment::FabricSync);
+            }
+            // The ticket is taken now, so that any full flush from here on counts.
+            Delivery::Deferred => {
+                pending.ticket = Some(self.deferred.take());
+                pending.deferred = true;
+            }
+            Delivery::Nothing => {}
+        }
+        if !plan.local_first && plan.delivery != Delivery::Deferred {
+            self.flush_own(cpu, flush);
+        }
+        if plan.delivery == Delivery::Ticket {
+            self.serve_tickets(cpu);
+        }
+        pending
+    }
+
+    fn flush_own(&self, cpu: &impl Processor, flush: &Flush) {
+        if !Mutant::NoLocalFlush.active() {
+            cpu.invalidate(flush.invalidation());
+        }
+    }
+
+    fn post(
+        &self,
+        cpu: &impl Processor,
+        flush: &Flush,
+        targets: &CpuSet,
+        pending: &mut Pending,
+    ) {
+        for target in targets.iter() {
+            cpu.at(Moment::Post(target));
+            let letter = Letter(flush.encode());
+            let receipt = self.station(target).mailbox.post(letter, Stamp::new(cpu.now()));
+            if matches!(receipt, Receipt::Everything { .. }) {
+                add(&self.counters.overflows, 1);
+            }
+            pending.receipts.push((target, receipt));
+        }
+        self.ring(cpu, targets);
+    }
+
+    fn ring(&self, cpu: &impl Processor, targets: &CpuSet) {
+        let mut group = None;
+        for target in targets.iter() {
+            let of = target.get() / INTERRUPT_GROUP;
+            cpu.at(Moment::Kick {
+                target,
+                message: group != Some(of),
+            });
+            group = Some(of);
+            cpu.signal(target, Signal::Interrupt);
+            add(&self.counters.interrupts, 1);
+        }
+    }
+
+    /// The handler: executes and acknowledges everything that others have asked of this CPU.
+    pub fn serve(&self, cpu: &impl Processor) {
+        let station = self.station(cpu.id());
+        cpu.at(Moment::HandlerEntry);
+        station.mailbox.enter(Stamp::new(cpu.now()));
+        let answered = station.mailbox.serve(Stamp::new(cpu.now()), |served| {
+            cpu.at(Moment::Take);
+            execute(cpu, served);
+            cpu.at(Moment::Acked);
+            Stamp::new(cpu.now())
+        });
+        add(&self.counters.received, answered);
+        self.serve_tickets(cpu);
+        cpu.at(Moment::HandlerExit);
+    }
+
+    fn serve_tickets(&self, cpu: &impl Processor) {
+        let id = cpu.id();
+        let before = self.tickets.done_by(id);
+        if self
+            .tickets
+            .serve(id, || cpu.invalidate(Invalidation::Everything))
+        {
+            let own = self.station(id).own_tickets.swap(0, Ordering::Relaxed);
+            let others = (self.tickets.done_by(id) - before).saturating_sub(own);
+            add(&self.counters.received, others);
+        }
+        self.deferred
+            .serve(id, || cpu.invalidate(Invalidation::Everything));
+    }
+
+    /// What the interconnect has brought: executed by the hardware, whatever the software is doing.
+    pub fn serve_fabric(&self, cpu: &impl Processor) {
+        let station = self.station(cpu.id());
+        let answered = station.fabric.serve(Stamp::new(cpu.now()), |served| {
+            execute(cpu, served);
+            Stamp::new(cpu.now())
+        });
+        add(&self.counters.received, answered);
+    }
+
+    /// A tick: executes what others have recorded.
+    pub fn sweep(&self, cpu: &impl Processor) {
+        let (seen, _executed) = self
+            .records
+            .sweep(cpu.id(), |flush| cpu.invalidate(flush.invalidation()));
+        if seen > 0 {
+            cpu.at(Moment::Sweep { records: seen });
+        }
+    }
+
+    /// How far `pending` has come; `None`: not every target has entered its handler. Never waits.
+    #[must_use]
+    pub fn reached(&self, cpu: &impl Processor, pending: &Pending) -> Option<Reached> {
+        let over = Some(Reached(Completion::WalkQuiescent));
+        match pending.until {
+            Until::Issued => return over,
+            Until::TwoTicks => return over.filter(|_| cpu.ticks() >= pending.ticks_then + 2),
+            Until::Alone => {
+                let alone = pending
+                    .window
+                    .and_then(|window| self.residency.get(usize::from(window)))
+                    .is_some_and(|residency| {
+                        residency.targets().iter().all(|cpu| cpu == pending.by)
+                    });
+                return over.filter(|_| alone);
+            }
+            Until::Entered | Until::Executed => {}
+        }
+        if pending.ticket.is_some() {
+            return over.filter(|_| self.without_ticket(pending).next().is_none());
+        }
+        if let Some(record) = pending.record {
+            // Who sleeps, or is away, flushes before it can use the translation.
+            for cpu in pending.record_targets.iter() {
+                if self.presence(cpu).is_idle() {
+                    self.records.excuse(record, cpu);
+                }
+            }
+            return over.filter(|_| self.records.is_done(record));
+        }
+        let mut least = Completion::WalkQuiescent;
+        for (cpu, receipt) in &pending.receipts {
+            let mailbox = self.mailbox(*cpu, pending);
+            if mailbox.is_acked(*receipt) {
+                continue;
+            }
+            if !mailbox.is_entered(*receipt) {
+                return None;
+            }
+            least = Completion::Entered;
+        }
+        if least == Completion::Entered
+            && (pending.kind == PolicyKind::EarlyReuse || Mutant::ReuseOnEarlyAck.active())
+        {
+            return over;
+        }
+        Some(Reached(least))
+    }
+
+    fn mailbox(&self, cpu: CpuId, pending: &Pending) -> &Mailbox {
+        let station = self.station(cpu);
+        if pending.over_fabric {
+            &station.fabric
+        } else {
+            &station.mailbox
+        }
+    }
+
+    fn missing(&self, pending: &Pending) -> u32 {
+        let unanswered = pending
+            .receipts
+            .iter()
+            .filter(|(cpu, receipt)| !self.mailbox(*cpu, pending).is_acked(*receipt));
+        (unanswered.count() + self.without_ticket(pending).count()) as u32
+    }
+
+    /// Has everything flushed on every CPU, so that shootdowns put off until now can end. What lazy purging and flushing at reuse come
+    /// down to; one for all of them.
+    pub fn purge(&self, cpu: &impl Processor, pending: &Pending) {
+        let mut targets: CpuSet = self.without_ticket(pending).collect();
+        targets.remove(cpu.id());
+        self.ring(cpu, &targets);
+        self.serve_tickets(cpu);
+    }
+
+    /// The CPUs that have not served the ticket of `pending`.
+    fn without_ticket<'a>(&'a self, pending: &Pending) -> impl Iterator<Item = CpuId> + use<'a> {
+        let tickets = if pending.deferred {
+            &self.deferred
+        } else {
+            &self.tickets
+        };
+        let ticket = pending.ticket;
+        self.cpus()
+            .filter(move |cpu| ticket.is_some_and(|ticket| !tickets.is_done(*cpu, ticket)))
+    }
+
+    /// Waits, with interrupts on, until `pending` has reached `grade`. The CPU serves others meanwhile; it must hold no lock that
+    /// one of them could be waiting for with interrupts off.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`]. What was unmapped is as good as mapped then.
+    pub fn wait(
+        &self,
+        cpu: &impl Processor,
+        pending: &Pending,
+        grade: Completion,
+    ) -> Result<Reached, WaitError> {
+        if !cpu.interrupts_on() && !Mutant::WaitsUninterruptible.active() {
+            return Err(WaitError::InterruptsOff { cpu: cpu.id() });
+        }
+        if pending.deferred {
+            self.purge(cpu, pending);
+        }
+        let mut turn = 0;
+        loop {
+            let reached = self.reached(cpu, pending);
+            if let Some(reached) = reached.filter(|reached| reached.0 >= grade) {
+                self.read_answers(cpu, pending, grade);
+                return Ok(reached);
+            }
+            if turn >= self.patience {
+                if Mutant::LostInterruptAssumedDone.active() {
+                    return Ok(Reached(grade));
+                }
+                add(&self.counters.given_up, 1);
+                return Err(WaitError::Unanswered {
+                    reached: reached.map(|reached| reached.0),
+                    missing: self.missing(pending),
+                    turns: turn,
+                });
+            }
+            cpu.relax(turn);
+            turn += 1;
+        }
+    }
+
+    /// What waiting has cost on the CPU's clock: each answer is read when it is there, one after the other.
+    fn read_answers(&self, cpu: &impl Processor, pending: &Pending, grade: Completion) {
+        for (target, receipt) in &pending.receipts {
+            let mailbox = self.mailbox(*target, pending);
+            let at = if grade == Completion::Entered {
+                mailbox.entered_at(*receipt)
+            } else {
+                mailbox.acked_at(*receipt)
+            };
+            if let Some(at) = at {
+                cpu.advance_to(at.get());
+            }
+            cpu.at(Moment::AckRead(*target));
+        }
+    }
+
+    /// [`begin`](Self::begin) under a policy known by type.
+    pub fn begin_by<P: Policy>(
+        &self,
+        cpu: &impl Processor,
+        flush: &Flush,
+        place: Place,
+    ) -> PendingBy<P> {
+        PendingBy {
+            pending: self.begin(cpu, P::KIND, flush, place, None),
+            _policy: PhantomData,
+        }
+    }
+
+    /// [`wait`](Self::wait) for all that the policy proves, and for no more.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`].
+    pub fn prove<P: Policy>(
+        &self,
+        cpu: &impl Processor,
+        pending: &PendingBy<P>,
+    ) -> Result<P::Proof, WaitError> {
+        let grade = <P::Proof as Proof>::GRADE;
+        let reached = self.wait(cpu, &pending.pending, grade)?;
+        match <P::Proof as Proof>::of(reached) {
+            Some(proof) => Ok(proof),
+            None => unreachable!("waited for {grade:?} and got {:?}", reached.0),
+        }
+    }
+
+    /// Waits for the end of a shootdown that went on early.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`].
+    pub fn finish<P: Policy>(
+        &self,
+        cpu: &impl Processor,
+        pending: &PendingBy<P>,
+    ) -> Result<WalkQuiescent, WaitError> {
+        let reached = self.wait(cpu, &pending.pending, Completion::WalkQuiescent)?;
+        match WalkQuiescent::of(reached) {
+            Some(proof) => Ok(proof),
+            None => unreachable!("waited for the end and got {:?}", reached.0),
+        }
+    }
+}
+
+impl Pending {
+    /// The policy that it runs under.
+    #[must_use]
+    pub fn kind(&self) -> PolicyKind {
+        self.kind
+    }
+
+    /// Whether it is put off until somebody purges.
+    #[must_use]
+    pub fn is_deferred(&self) -> bool {
+        self.deferred
+    }
+}
+
+impl<P: Policy> PendingBy<P> {
+    /// The same without its type.
+    #[must_use]
+    pub fn as_pending(&self) -> &Pending {
+        &self.pending
+    }
+}
+
+fn execute(cpu: &impl Processor, served: Served) {
+    match served {
+        Served::Request { letter, .. } => {
+            cpu.invalidate(Flush::decode(letter.0).invalidation());
+        }
+        Served::Everything { .. } => cpu.invalidate(Invalidation::Everything),
+    }
+}

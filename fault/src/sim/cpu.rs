@@ -1,0 +1,786 @@
+//! One simulated CPU: its translation caches, its interrupts, and the one way in which it touches memory.
+//!
+//! A CPU belongs to the thread (or coroutine) that runs on it, and nobody else looks into its caches. While nothing runs on
+//! it, its [`Core`] is parked at its seat, where an interrupt finds it: whoever sends one to an idle CPU executes the
+//! handler in its place, as the CPU would have done on waking.
+//!
+//! One access is one instruction: interrupts are taken before it and after it, never between translation and effect. The walk of an
+//! access belongs to its instruction. A speculative walk does not: it goes on across instructions and
+//! interrupts, and only the CPU's own invalidations cancel it.
+
+use alloc::sync::Arc;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+
+use super::detector::Incident;
+use super::entry::Level;
+use super::hooks;
+use super::machine::{Shared, Speculation};
+use super::memory::FrameTag;
+use super::space::SpaceId;
+use super::tlb::{Pcid, Tlb, Translation};
+use super::walk::{FaultCause, PageFault, Progress, Walk};
+use crate::mutant::Mutant;
+use crate::shootdown::{CpuId, Invalidation, Moment, Processor, Signal};
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// What a CPU keeps between two runs of code on it.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) tlb: Tlb,
+    space: SpaceId,
+    pcid: Pcid,
+    root: (u64, FrameTag),
+    /// Invalidations executed so far: a walk begun under an older count must not insert.
+    invalidations: u64,
+    /// A walk that no instruction waits for.
+    speculative: Option<Walk>,
+    /// Windows walked into since everything was last flushed, a bit for each.
+    entered: u128,
+}
+
+impl Core {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let kernel = shared.space(SpaceId::KERNEL);
+        let root = kernel.root().number();
+        Core {
+            tlb: Tlb::new(shared.config.tlb),
+            space: SpaceId::KERNEL,
+            pcid: kernel.pcid,
+            root: (root, shared.memory.tag(root).unwrap_or(FrameTag(0))),
+            invalidations: 0,
+            speculative: None,
+            entered: 0,
+        }
+    }
+}
+
+/// The seat is taken: something runs on this CPU already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SeatError {
+    /// Something runs on this CPU already.
+    #[error("{cpu} is in use already")]
+    Taken {
+        /// Which one.
+        cpu: CpuId,
+    },
+    /// The machine has no such CPU.
+    #[error("there is no {cpu}: the machine has {cpus}")]
+    NoSuchCpu {
+        /// Which one.
+        cpu: CpuId,
+        /// How many it has.
+        cpus: u16,
+    },
+}
+
+/// A simulated CPU, in the hands of whoever runs on it.
+pub struct Cpu {
+    shared: Arc<Shared>,
+    id: CpuId,
+    /// `None` only while parked.
+    core: RefCell<Option<Core>>,
+    /// Sections with interrupts off that are open.
+    interrupts_off: Cell<u32>,
+    /// Whether the handler is running: it is not interrupted itself.
+    in_handler: Cell<bool>,
+    ticks: Cell<u64>,
+    until_tick: Cell<u32>,
+    accesses: Cell<u64>,
+    last_va: Cell<u64>,
+    random: RefCell<fastrand::Rng>,
+}
+
+impl Cpu {
+    /// Begins to run on CPU `id`: wakes it, which makes it forget whatever it slept through.
+    pub(crate) fn claim(shared: &Arc<Shared>, id: CpuId) -> Result<Self, SeatError> {
+        let seat = shared.seat(id).ok_or(SeatError::NoSuchCpu {
+            cpu: id,
+            cpus: shared.config.cpus,
+        })?;
+        let core = seat
+            .parked
+            .lock()
+            .take()
+            .ok_or(SeatError::Taken { cpu: id })?;
+        let cpu = Cpu::around(shared, id, core);
+        cpu.wake();
+        Ok(cpu)
+    }
+
+    fn around(shared: &Arc<Shared>, id: CpuId, core: Core) -> Self {
+        Cpu {
+            shared: Arc::clone(shared),
+            id,
+            core: RefCell::new(Some(core)),
+            interrupts_off: Cell::new(0),
+            in_handler: Cell::new(false),
+            ticks: Cell::new(0),
+            until_tick: Cell::new(shared.config.tick_every),
+            accesses: Cell::new(0),
+            last_va: Cell::new(0),
+            random: RefCell::new(fastrand::Rng::with_seed(
+                shared.config.seed ^ u64::from(id.get()) << 32,
+            )),
+        }
+    }
+
+    /// Which CPU this is.
+    #[must_use]
+    pub fn id(&self) -> CpuId {
+        self.id
+    }
+
+    /// Accesses made so far.
+    #[must_use]
+    pub fn accesses(&self) -> u64 {
+        self.accesses.get()
+    }
+
+    #[inline]
+    fn with_core<T>(&self, f: impl FnOnce(&mut Core) -> T) -> T {
+        match self.core.borrow_mut().as_mut() {
+            Some(core) => f(core),
+            None => unreachable!("a parked CPU executes nothing"),
+        }
+    }
+
+    /// The end of one instruction and the beginning of the next: others may act, interrupts are taken.
+    #[inline]
+    fn boundary(&self, what: &'static str, of: u64) {
+        hooks::step(what, of);
+        self.take_signals();
+        if self.shared.config.speculation != Speculation::Off {
+            self.speculate();
+        }
+        let left = self.until_tick.get();
+        if left == 1 {
+            self.tick();
+        } else if left > 1 {
+            self.until_tick.set(left - 1);
+        }
+    }
+
+    /// Executes what the interconnect brings, and takes an interrupt if one is pending and they are on.
+    #[inline]
+    pub(crate) fn take_signals(&self) {
+        // Acquire pairs with the Release in `signal`: the letter is there when the bell rings.
+        let attention = self.shared.seats[usize::from(self.id.get())]
+            .attention
+            .load(Ordering::Acquire);
+        if attention != 0 {
+            self.take_signals_slow();
+        }
+    }
+
+    #[cold]
+    fn take_signals_slow(&self) {
+        let seat = &self.shared.seats[usize::from(self.id.get())];
+        // Acquire as above. Cleared before the mailbox is read: what comes later rings again.
+        if seat.attention.fetch_and(!FABRIC, Ordering::Acquire) & FABRIC != 0 {
+            self.shared.engine.serve_fabric(self);
+        }
+        if self.interrupts_on()
+            && seat.attention.fetch_and(!INTERRUPT, Ordering::Acquire) & INTERRUPT != 0
+        {
+            // Acquire pairs with the Release in `signal`.
+            hooks::advance_to(seat.arrival.load(Ordering::Acquire));
+            self.in_handler.set(true);
+            self.shared.engine.serve(self);
+            self.in_handler.set(false);
+        }
+    }
+
+    fn tick(&self) {
+        self.until_tick.set(self.shared.config.tick_every);
+        if self.interrupts_on() && !self.shared.is_tickless(self.id) {
+            self.ticks.set(self.ticks.get() + 1);
+            self.shared.engine.sweep(self);
+        }
+    }
+
+    /// Translates and has the effect, as one instruction.
+    #[inline]
+    fn access<T>(
+        &self,
+        va: u64,
+        write: bool,
+        effect: impl FnOnce(&AtomicU64) -> T,
+    ) -> Result<T, PageFault> {
+        self.boundary(if write { "write" } else { "read" }, va);
+        self.accesses.set(self.accesses.get() + 1);
+        self.last_va.set(va);
+        hooks::charge(self.shared.config.costs.hit);
+        let cached = self.with_core(|core| core.tlb.lookup(va, core.pcid));
+        match cached {
+            Some((translation, frame))
+                if (!write || translation.writable && translation.dirty) && !translation.absent =>
+            {
+                Ok(self.effect(va, frame, translation.tag, effect))
+            }
+            _ => self.access_slow(va, write, cached.map(|(found, _)| found), effect),
+        }
+    }
+
+    #[inline]
+    fn effect<T>(
+        &self,
+        va: u64,
+        frame: u64,
+        made: FrameTag,
+        effect: impl FnOnce(&AtomicU64) -> T,
+    ) -> T {
+        let Some(word) = self.shared.memory.word(frame, (va >> 3 & 511) as usize) else {
+            unreachable!("a translation to a frame outside the memory")
+        };
+        let result = effect(word);
+        // Looked at last: nobody can free the frame of a translation in use without this CPU's acknowledgement, which it gives
+        // between instructions.
+        if self.shared.memory.tag(frame) != Some(made) {
+            self.stale_hit(va, frame, made);
+        }
+        result
+    }
+
+    #[cold]
+    fn stale_hit(&self, va: u64, frame: u64, made: FrameTag) {
+        let Some(now) = self.shared.memory.tag(frame) else {
+            return;
+        };
+        self.shared.detector.report(Incident::StaleHit {
+            cpu: self.id,
+            va,
+            pfn: super::machine::pfn(frame),
+            made,
+            now,
+            at: hooks::now(),
+        });
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn access_slow<T>(
+        &self,
+        va: u64,
+        write: bool,
+        cached: Option<Translation>,
+        effect: impl FnOnce(&AtomicU64) -> T,
+    ) -> Result<T, PageFault> {
+        if let Some(translation) = cached {
+            let cause = if translation.absent {
+                Some(FaultCause::NotPresent)
+            } else {
+                (write && !translation.writable).then_some(FaultCause::Protection)
+            };
+            if let Some(cause) = cause {
+                // The fault itself makes the CPU forget the entry (SDM 4.10.4.1): the next try walks.
+                if !translation.absent {
+                    self.with_core(|core| core.tlb.heal(va, core.pcid));
+                }
+                return Err(PageFault { va, write, cause });
+            }
+        }
+        let (frame, tag) = self
+            .walk(va, write)
+            .map_err(|cause| PageFault { va, write, cause })?;
+        Ok(self.effect(va, frame, tag, effect))
+    }
+
+    /// The walk of an instruction: fills the TLB, and answers with the frame that `va` falls into.
+    fn walk(&self, va: u64, write: bool) -> Result<(u64, FrameTag), FaultCause> {
+        self.enter_window(va);
+        let mut walk = self.begin_walk(va).for_write(write);
+        loop {
+            // Between two of its memory accesses others may act. Interrupts wait for the end of the instruction; the
+            // interconnect does not.
+            hooks::step("walk", va);
+            hooks::charge(self.shared.config.costs.walk);
+            self.take_fabric();
+            let overtaken = self.with_core(|core| core.invalidations != walk.begun);
+            if overtaken && !Mutant::FillNotRevalidated.active() {
+                self.enter_window(va);
+                walk = self.begin_walk(va).for_write(write);
+                continue;
+            }
+            let progress = self.walk_step(&mut walk);
+            self.fill(&walk, progress);
+            match progress {
+                Progress::Table { .. } => {}
+                Progress::Leaf {
+                    level, translation, ..
+                } => {
+                    let offset = match level {
+                        Level::Table => 0,
+                        _ => va >> 12 & 511,
+                    };
+                    return Ok((translation.frame + offset, translation.tag));
+                }
+                Progress::Fault(cause) => {
+                    if cause == FaultCause::NotPresent && Mutant::NotPresentCached.active() {
+                        self.cache_absence(va);
+                    }
+                    return Err(cause);
+                }
+            }
+        }
+    }
+
+    fn take_fabric(&self) {
+        let seat = &self.shared.seats[usize::from(self.id.get())];
+        // Acquire as in `take_signals`.
+        if seat.attention.load(Ordering::Acquire) & FABRIC != 0
+            && seat.attention.fetch_and(!FABRIC, Ordering::Acquire) & FABRIC != 0
+        {
+            self.shared.engine.serve_fabric(self);
+        }
+    }
+
+    fn cache_absence(&self, va: u64) {
+        self.with_core(|core| {
+            let absent = Translation {
+                frame: 0,
+                tag: FrameTag(0),
+                writable: false,
+                dirty: false,
+                absent: true,
+            };
+            core.tlb.insert(va, Level::Table, core.pcid, true, absent);
+        });
+    }
+
+    /// Makes this CPU a target of shootdowns in the window around `va`, before it reads an entry there.
+    fn enter_window(&self, va: u64) {
+        let Some(window) = self.shared.window_of(va) else {
+            return;
+        };
+        // The bit is taken back by this CPU alone, so it knows.
+        let known = self.with_core(|core| core.entered >> window & 1 == 1);
+        if !known {
+            self.shared.engine.enter(self.id, window);
+            self.with_core(|core| core.entered |= 1 << window);
+        }
+    }
+
+    fn begin_walk(&self, va: u64) -> Walk {
+        self.with_core(|core| {
+            let (root, tag) = core.root;
+            let walk = Walk::new(va, core.pcid, root, tag, core.invalidations);
+            match core.tlb.structure(va, core.pcid) {
+                Some(cached) => walk.from_structure(&cached),
+                None => walk,
+            }
+        })
+    }
+
+    /// One memory access of a walk.
+    fn walk_step(&self, walk: &mut Walk) -> Progress {
+        let step = walk.step(&self.shared.memory);
+        if let Some(table) = step.stale_table {
+            self.shared.detector.report(Incident::StaleWalk {
+                cpu: self.id,
+                va: walk.va,
+                table: super::machine::pfn(table),
+                at: hooks::now(),
+            });
+        }
+        step.progress
+    }
+
+    /// Caches what a walk has read.
+    fn fill(&self, walk: &Walk, read: Progress) {
+        self.with_core(|core| match read {
+            Progress::Table {
+                level,
+                table,
+                tag,
+                writable,
+            } => {
+                let at = (table, tag);
+                core.tlb
+                    .insert_structure(walk.va, level, walk.pcid, at, writable);
+            }
+            Progress::Leaf {
+                level,
+                global,
+                translation,
+            } => core
+                .tlb
+                .insert(walk.va, level, walk.pcid, global, translation),
+            Progress::Fault(_) => {}
+        });
+    }
+
+    /// What the hardware does unasked: begins a walk near the last access, or goes on with the one it has begun.
+    fn speculate(&self) {
+        let config = &self.shared.config;
+        let Some(mut walk) = self.with_core(|core| core.speculative.take()) else {
+            if self.coin("speculate", config.speculate_one_in) {
+                let page = self.number("page", 4);
+                let va = (self.last_va.get() & !0xfff).wrapping_add(page << 12);
+                self.enter_window(va);
+                let mut walk = self.begin_walk(va);
+                if config.speculation == Speculation::WithoutAccessed {
+                    walk = walk.unmarked();
+                }
+                self.with_core(|core| core.speculative = Some(walk));
+            }
+            return;
+        };
+        if self.coin("delay the walk", 2) {
+            self.with_core(|core| core.speculative = Some(walk));
+            return;
+        }
+        let overtaken = self.with_core(|core| core.invalidations != walk.begun);
+        if overtaken && !Mutant::FillNotRevalidated.active() {
+            return;
+        }
+        // Reading the entry and filling the TLB are two events, and there is time between them.
+        if let Some(read) = walk.read {
+            self.fill(&walk, read);
+            return;
+        }
+        let progress = self.walk_step(&mut walk);
+        match progress {
+            Progress::Table { .. } => self.fill(&walk, progress),
+            Progress::Leaf { .. } => walk.read = Some(progress),
+            Progress::Fault(_) => return,
+        }
+        self.with_core(|core| core.speculative = Some(walk));
+    }
+
+    fn coin(&self, what: &'static str, one_in: u32) -> bool {
+        if one_in == 0 {
+            false
+        } else if hooks::scheduled() {
+            hooks::chance(what, one_in)
+        } else {
+            self.random.borrow_mut().u32(..one_in) == 0
+        }
+    }
+
+    fn number(&self, what: &'static str, below: u64) -> u64 {
+        if hooks::scheduled() {
+            hooks::pick(what, below)
+        } else {
+            self.random.borrow_mut().u64(..below)
+        }
+    }
+}
+
+/// Bits of a seat's attention word: what a CPU looks at between two instructions.
+///
+/// | value | meaning |
+/// |---|---|
+/// | 0 | nothing |
+/// | 1 | an interrupt is pending |
+/// | 2 | the interconnect has brought something |
+pub(crate) const INTERRUPT: u32 = 1;
+pub(crate) const FABRIC: u32 = 2;
+
+/// Accesses. Addresses are those of the CPU's current address space; an access that faults has had no effect.
+impl Cpu {
+    /// Reads 8 bytes.
+    ///
+    /// # Errors
+    ///
+    /// The page fault.
+    pub fn load(&self, va: u64) -> Result<u64, PageFault> {
+        self.access(va, false, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Writes 8 bytes.
+    ///
+    /// # Errors
+    ///
+    /// The page fault.
+    pub fn store(&self, va: u64, value: u64) -> Result<(), PageFault> {
+        self.access(va, true, |word| word.store(value, Ordering::Release))
+    }
+
+    /// Reads 4 bytes.
+    ///
+    /// # Errors
+    ///
+    /// The page fault.
+    pub fn load_u32(&self, va: u64) -> Result<u32, PageFault> {
+        self.access(va, false, |word| {
+            (word.load(Ordering::Acquire) >> shift(va)) as u32
+        })
+    }
+
+    /// Replaces 4 bytes by what `change` makes of them, or leaves them if it says `None`: a locked instruction. Returns what
+    /// was there.
+    ///
+    /// # Errors
+    ///
+    /// The page fault.
+    #[inline]
+    pub fn update_u32(
+        &self,
+        va: u64,
+        mut change: impl FnMut(u32) -> Option<u32>,
+    ) -> Result<u32, PageFault> {
+        let shift = shift(va);
+        self.access(va, true, |word| {
+            let mut found = word.load(Ordering::Relaxed);
+            loop {
+                let old = (found >> shift) as u32;
+                let Some(new) = change(old) else { return old };
+                let others = found & !(0xffff_ffff << shift);
+                // A locked instruction orders everything, in both directions.
+                match word.compare_exchange(
+                    found,
+                    others | u64::from(new) << shift,
+                    Ordering::SeqCst,
+                    Ordering::SeqCst,
+                ) {
+                    Ok(_) => return old,
+                    Err(now) => found = now,
+                }
+            }
+        })
+    }
+}
+
+/// Which half of an 8-byte word the 4 bytes at `va` are.
+const fn shift(va: u64) -> u32 {
+    if va & 4 == 0 { 0 } else { 32 }
+}
+
+/// What the system software on the CPU may do.
+impl Cpu {
+    /// INVLPG for the page around `va`, on this CPU only.
+    pub fn invalidate_page(&self, va: u64) {
+        self.invalidate(Invalidation::Pages {
+            first: va,
+            pages: 1,
+        });
+    }
+
+    /// Forgets everything, global translations included, on this CPU only.
+    pub fn invalidate_all(&self) {
+        self.invalidate(Invalidation::Everything);
+    }
+
+    /// MOV to CR3: walks begin at the root of `space` from now on. Translations of its PCID are forgotten unless `keep`
+    /// (bit 63); those of other PCIDs and global ones stay.
+    pub fn load_cr3(&self, space: SpaceId, keep: bool) {
+        let target = self.shared.space(space);
+        let root = target.root().number();
+        let tag = self.shared.memory.tag(root).unwrap_or(FrameTag(0));
+        self.with_core(|core| {
+            core.space = space;
+            core.pcid = target.pcid;
+            core.root = (root, tag);
+            core.invalidations += 1;
+            core.speculative = None;
+            if !keep {
+                core.tlb.invalidate_pcid(target.pcid);
+            }
+        });
+    }
+
+    /// The address space in use.
+    #[must_use]
+    pub fn space(&self) -> SpaceId {
+        self.with_core(|core| core.space)
+    }
+
+    /// Runs `f` with interrupts off.
+    pub fn with_interrupts_off<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.interrupts_off.set(self.interrupts_off.get() + 1);
+        let result = f();
+        self.interrupts_off.set(self.interrupts_off.get() - 1);
+        self.boundary("interrupts on", 0);
+        result
+    }
+
+    /// One instruction that touches no memory.
+    pub fn pause(&self) {
+        hooks::charge(self.shared.config.costs.hit);
+        self.boundary("pause", 0);
+    }
+
+    /// Sleeps for `turns` turns of the others: executes nothing, and on waking forgets what it slept through.
+    pub fn idle(&self, turns: u32) {
+        self.sleep();
+        for turn in 0..turns {
+            hooks::wait("idle", u64::from(turn));
+        }
+        let seat = &self.shared.seats[usize::from(self.id.get())];
+        let core = seat.parked.lock().take();
+        *self.core.borrow_mut() = core;
+        self.wake();
+    }
+
+    /// Translations cached now.
+    #[must_use]
+    pub fn cached_translations(&self) -> usize {
+        self.with_core(|core| core.tlb.len())
+    }
+
+    /// Paging-structure entries cached now.
+    #[must_use]
+    pub fn cached_structures(&self) -> usize {
+        self.with_core(|core| core.tlb.structures_cached())
+    }
+
+    /// Whether a translation for `va` is cached.
+    #[must_use]
+    pub fn caches(&self, va: u64) -> bool {
+        self.with_core(|core| core.tlb.lookup(va, core.pcid).is_some())
+    }
+
+    fn wake(&self) {
+        if self.shared.engine.wake(self.id) {
+            self.invalidate(Invalidation::Everything);
+        }
+        self.take_signals();
+    }
+
+    fn sleep(&self) {
+        self.take_signals();
+        self.shared.engine.sleep(self.id);
+        let seat = &self.shared.seats[usize::from(self.id.get())];
+        let core = self.core.borrow_mut().take();
+        *seat.parked.lock() = core;
+        // Who rang after the look above has either found the core parked, or rang before that and is seen here.
+        // Acquire pairs with the Release in `signal`.
+        if seat.attention.load(Ordering::Acquire) != 0 {
+            serve_parked(&self.shared, self.id);
+        }
+    }
+}
+
+/// An interrupt wakes an idle CPU, which executes the handler and goes on sleeping: done by whoever rang.
+fn serve_parked(shared: &Arc<Shared>, id: CpuId) {
+    let Some(seat) = shared.seat(id) else { return };
+    let mut parked = seat.parked.lock();
+    if let Some(core) = parked.take() {
+        let cpu = Cpu::around(shared, id, core);
+        cpu.take_signals();
+        *parked = cpu.core.borrow_mut().take();
+    }
+}
+
+impl Drop for Cpu {
+    fn drop(&mut self) {
+        // Also the end of one that only stood in for a sleeping CPU, which has nothing left to park.
+        if self.core.borrow().is_some() {
+            self.sleep();
+        }
+    }
+}
+
+impl Processor for Cpu {
+    fn id(&self) -> CpuId {
+        self.id
+    }
+
+    fn invalidate(&self, what: Invalidation) {
+        let costs = &self.shared.config.costs;
+        let everything = match what {
+            Invalidation::Everything => true,
+            Invalidation::Pages { .. } => false,
+        };
+        if everything && Mutant::ResidencyClearedEarly.active() {
+            self.leave_windows();
+            hooks::step("between leaving and flushing", 0);
+        }
+        self.with_core(|core| {
+            core.invalidations += 1;
+            match what {
+                Invalidation::Everything => {
+                    hooks::charge(costs.flush_all);
+                    core.tlb.invalidate_all();
+                }
+                Invalidation::Pages { first, pages } => {
+                    hooks::charge(costs.flush_page * pages);
+                    for page in 0..pages {
+                        core.tlb.invalidate_page(first + (page << 12), core.pcid);
+                    }
+                }
+            }
+        });
+        if everything && !Mutant::ResidencyClearedEarly.active() {
+            self.leave_windows();
+        }
+    }
+
+    fn signal(&self, target: CpuId, how: Signal) {
+        let Some(seat) = self.shared.seat(target) else {
+            return;
+        };
+        let bit = match how {
+            Signal::Interrupt => INTERRUPT,
+            Signal::Fabric => FABRIC,
+        };
+        if how == Signal::Interrupt {
+            if self.shared.loses_interrupt() {
+                return;
+            }
+            // Release pairs with the Acquire in `take_signals_slow`.
+            seat.arrival.fetch_max(
+                hooks::now() + self.shared.config.costs.delivery,
+                Ordering::Release,
+            );
+        }
+        // Release pairs with the Acquire in `take_signals`: the letter comes before the bell.
+        seat.attention.fetch_or(bit, Ordering::Release);
+        serve_parked(&self.shared, target);
+    }
+
+    fn interrupts_on(&self) -> bool {
+        self.interrupts_off.get() == 0 && !self.in_handler.get()
+    }
+
+    fn relax(&self, turn: u32) {
+        hooks::wait("relax", u64::from(turn));
+        if !Mutant::WaitsUninterruptible.active() {
+            self.take_signals();
+        }
+        let left = self.until_tick.get();
+        if left == 1 {
+            self.tick();
+        } else if left > 1 {
+            self.until_tick.set(left - 1);
+        }
+    }
+
+    fn ticks(&self) -> u64 {
+        self.ticks.get()
+    }
+
+    fn at(&self, moment: Moment) {
+        let costs = &self.shared.config.costs;
+        let (what, of) = moment.describe();
+        hooks::charge(costs.of(moment));
+        hooks::step(what, of);
+    }
+
+    fn now(&self) -> u64 {
+        hooks::now()
+    }
+
+    fn advance_to(&self, then: u64) {
+        hooks::advance_to(then);
+    }
+}
+
+impl Cpu {
+    fn leave_windows(&self) {
+        let entered = self.with_core(|core| core::mem::take(&mut core.entered));
+        let mut left = entered;
+        while left != 0 {
+            let window = left.trailing_zeros();
+            left &= left - 1;
+            self.shared.engine.leave(self.id, window as usize);
+        }
+    }
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cpu").field("id", &self.id).finish_non_exhaustive()
+    }
+}
