@@ -152,7 +152,9 @@ pub struct PendingBy<P: Policy> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
     /// Patience ran out. The CPUs that have not answered may still use the translation.
-    #[error("a shootdown got no further than {reached:?} in {turns} turns: {missing} CPUs have not answered")]
+    #[error(
+        "a shootdown got no further than {reached:?} in {turns} turns: {missing} CPUs have not answered"
+    )]
     Unanswered {
         /// How far it came; `None`: not even everybody's handler was entered.
         reached: Option<Completion>,
@@ -186,7 +188,9 @@ impl Shootdown {
                     own_tickets: AtomicU64::new(0),
                 })
                 .collect(),
-            generations: (0..=layout.spaces).map(|_| SpaceGeneration::new()).collect(),
+            generations: (0..=layout.spaces)
+                .map(|_| SpaceGeneration::new())
+                .collect(),
             residency: (0..layout.windows)
                 .map(|_| Residency::new(layout.cpus))
                 .collect(),
@@ -351,7 +355,10 @@ impl Shootdown {
             // window, are no exception. And it cannot be put off.
             plan.targets = Targets::All;
             plan.until = Until::Executed;
-            if matches!(plan.delivery, Delivery::Record | Delivery::Deferred | Delivery::Nothing) {
+            if matches!(
+                plan.delivery,
+                Delivery::Record | Delivery::Deferred | Delivery::Nothing
+            ) {
                 plan.delivery = Delivery::Interrupt;
             }
         }
@@ -363,8 +370,7 @@ impl Shootdown {
             scanned: self.stations.len() as u32,
         });
         let bumped = self.generation(place.space).bump();
-        let targets =
-            aimed.unwrap_or_else(|| self.targets(&plan, by, place, &bumped));
+        let targets = aimed.unwrap_or_else(|| self.targets(&plan, by, place, &bumped));
         let mut pending = Pending {
             kind,
             until: plan.until,
@@ -414,7 +420,10 @@ impl Shootdown {
                 cpu.at(Moment::FabricPost);
                 for target in targets.iter() {
                     let letter = Letter(flush.encode());
-                    let receipt = self.station(target).fabric.post(letter, Stamp::new(cpu.now()));
+                    let receipt = self
+                        .station(target)
+                        .fabric
+                        .post(letter, Stamp::new(cpu.now()));
                     pending.receipts.push((target, receipt));
                 }
                 for target in targets.iter() {
@@ -445,17 +454,14 @@ impl Shootdown {
         }
     }
 
-    fn post(
-        &self,
-        cpu: &impl Processor,
-        flush: &Flush,
-        targets: &CpuSet,
-        pending: &mut Pending,
-    ) {
+    fn post(&self, cpu: &impl Processor, flush: &Flush, targets: &CpuSet, pending: &mut Pending) {
         for target in targets.iter() {
             cpu.at(Moment::Post(target));
             let letter = Letter(flush.encode());
-            let receipt = self.station(target).mailbox.post(letter, Stamp::new(cpu.now()));
+            let receipt = self
+                .station(target)
+                .mailbox
+                .post(letter, Stamp::new(cpu.now()));
             if matches!(receipt, Receipt::Everything { .. }) {
                 add(&self.counters.overflows, 1);
             }
@@ -553,7 +559,7 @@ impl Shootdown {
         if let Some(record) = pending.record {
             // Who sleeps, or is away, flushes before it can use the translation.
             for cpu in pending.record_targets.iter() {
-                if self.presence(cpu).is_idle() {
+                if self.presence(cpu).is_away() {
                     self.records.excuse(record, cpu);
                 }
             }

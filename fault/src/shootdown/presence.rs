@@ -219,6 +219,12 @@ impl Presence {
         unpack(self.word.load(Ordering::Acquire))
     }
 
+    /// Whether the CPU executes nothing: whatever it does next, it looks first what it missed.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self.state().0, CpuState::Idle | CpuState::Gone)
+    }
+
     /// On the CPU itself: the space it has loaded.
     fn own_space(&self) -> SpaceId {
         // Relaxed: nobody else writes the word.

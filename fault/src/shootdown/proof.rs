@@ -71,11 +71,8 @@ proof! {
     WalkQuiescent
 }
 
-impl WalkQuiescent {
-    /// For policies that are broken on purpose: says it without knowing it.
-    pub(crate) const fn assumed() -> Self {
-        WalkQuiescent {
-            _made_here: PhantomData,
-        }
-    }
+/// The proof that everything needs which frees something, if `reached` is the end.
+#[must_use]
+pub fn quiescent(reached: Reached) -> Option<WalkQuiescent> {
+    WalkQuiescent::of(reached)
 }

@@ -91,7 +91,10 @@ impl Records {
             seen += 1;
             if record.left.contains(cpu) {
                 flush(Flush::decode(
-                    record.flush.each_ref().map(|word| word.load(Ordering::Relaxed)),
+                    record
+                        .flush
+                        .each_ref()
+                        .map(|word| word.load(Ordering::Relaxed)),
                 ));
                 // Release (in `remove`) pairs with the Acquire in `is_done`: the flush has happened.
                 record.left.remove(cpu);

@@ -107,6 +107,12 @@ impl Tickets {
         true
     }
 
+    /// The last ticket that `cpu` has answered, as a number; for `cpu` itself.
+    pub(crate) fn done_by(&self, cpu: CpuId) -> u64 {
+        // Relaxed: the asking CPU's own.
+        self.done(cpu).load(Ordering::Relaxed)
+    }
+
     /// Whether `cpu` has flushed everything since `ticket` was taken.
     #[must_use]
     pub fn is_done(&self, cpu: CpuId, ticket: Ticket) -> bool {

@@ -10,6 +10,7 @@
 //!
 //! An answer is read when it is there: the initiator's clock is put forward to the moment that the target
 //! has written beside it. So the order in which the CPUs are run does not change the sum.
+#![forbid(unsafe_code)]
 
 use crate::shootdown::{CpuId, Moment};
 

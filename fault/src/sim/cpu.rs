@@ -7,8 +7,11 @@
 //! One access is one instruction: interrupts are taken before it and after it, never between translation and effect. The walk of an
 //! access belongs to its instruction. A speculative walk does not: it goes on across instructions and
 //! interrupts, and only the CPU's own invalidations cancel it.
+#![forbid(unsafe_code)]
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 
@@ -17,11 +20,10 @@ use super::entry::Level;
 use super::hooks;
 use super::machine::{Shared, Speculation};
 use super::memory::FrameTag;
-use super::space::SpaceId;
 use super::tlb::{Pcid, Tlb, Translation};
 use super::walk::{FaultCause, PageFault, Progress, Walk};
 use crate::mutant::Mutant;
-use crate::shootdown::{CpuId, Invalidation, Moment, Processor, Signal};
+use crate::shootdown::{CpuId, Generation, Invalidation, Moment, Processor, Signal, SpaceId};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What a CPU keeps between two runs of code on it.
@@ -36,21 +38,26 @@ pub(crate) struct Core {
     /// A walk that no instruction waits for.
     speculative: Option<Walk>,
     /// Windows walked into since everything was last flushed, a bit for each.
-    entered: u128,
+    entered: u32,
+    /// For each address space, and last for what is in all of them, up to which generation it has been flushed here.
+    flushed: Box<[Generation]>,
 }
+
+const _: () = assert!(super::machine::WINDOWS_MOST as u32 <= u32::BITS);
 
 impl Core {
     pub(crate) fn new(shared: &Shared) -> Self {
-        let kernel = shared.space(SpaceId::KERNEL);
+        let kernel = shared.space(SpaceId::new(0));
         let root = kernel.root().number();
         Core {
             tlb: Tlb::new(shared.config.tlb),
-            space: SpaceId::KERNEL,
+            space: SpaceId::new(0),
             pcid: kernel.pcid,
             root: (root, shared.memory.tag(root).unwrap_or(FrameTag(0))),
             invalidations: 0,
             speculative: None,
             entered: 0,
+            flushed: vec![Generation::ZERO; usize::from(shared.config.user_spaces) + 2].into(),
         }
     }
 }
@@ -580,6 +587,26 @@ impl Cpu {
         });
     }
 
+    /// Switches to `space` as an operating system does: says so first, then looks whether it was left out of any shootdown
+    /// while it was away, and only then uses what its TLB still has of the space.
+    pub fn switch_to(&self, space: SpaceId) {
+        let engine = &self.shared.engine;
+        let switch = engine.presence(self.id).begin_switch(space);
+        hooks::step("switching to space", u64::from(space.get()));
+        // Read before the flush: what is cleared after this is a later generation's.
+        let now = engine.current(space);
+        let at = space.get() as usize;
+        let flushed = self.with_core(|core| core.flushed[at]);
+        let behind = engine.missed_away(&switch, flushed);
+        hooks::step("looked what was missed", u64::from(behind));
+        self.load_cr3(space, !behind);
+        if behind {
+            self.with_core(|core| core.flushed[at] = now);
+        }
+        engine.presence(self.id).end_switch(switch);
+        self.boundary("switched to space", u64::from(space.get()));
+    }
+
     /// The address space in use.
     #[must_use]
     pub fn space(&self) -> SpaceId {
@@ -632,15 +659,26 @@ impl Cpu {
     }
 
     fn wake(&self) {
-        if self.shared.engine.wake(self.id) {
+        let engine = &self.shared.engine;
+        let awake = engine.presence(self.id).wake();
+        hooks::step("awake", 0);
+        let (space, flushed) = self.with_core(|core| {
+            let everywhere = core.flushed[core.flushed.len() - 1];
+            (
+                core.space,
+                (core.flushed[core.space.get() as usize], everywhere),
+            )
+        });
+        if engine.missed_asleep(&awake, space, flushed) {
             self.invalidate(Invalidation::Everything);
         }
         self.take_signals();
     }
 
-    fn sleep(&self) {
+    pub(crate) fn sleep(&self) {
         self.take_signals();
-        self.shared.engine.sleep(self.id);
+        self.shared.engine.presence(self.id).sleep();
+        hooks::step("asleep", 0);
         let seat = &self.shared.seats[usize::from(self.id.get())];
         let core = self.core.borrow_mut().take();
         *seat.parked.lock() = core;
@@ -683,6 +721,8 @@ impl Processor for Cpu {
             Invalidation::Everything => true,
             Invalidation::Pages { .. } => false,
         };
+        // Read before the flush: what is cleared after this is a later generation's.
+        let now = everything.then(|| self.shared.generations());
         if everything && Mutant::ResidencyClearedEarly.active() {
             self.leave_windows();
             hooks::step("between leaving and flushing", 0);
@@ -693,6 +733,9 @@ impl Processor for Cpu {
                 Invalidation::Everything => {
                     hooks::charge(costs.flush_all);
                     core.tlb.invalidate_all();
+                    if let Some(now) = now {
+                        core.flushed = now;
+                    }
                 }
                 Invalidation::Pages { first, pages } => {
                     hooks::charge(costs.flush_page * pages);
@@ -754,7 +797,7 @@ impl Processor for Cpu {
     fn at(&self, moment: Moment) {
         let costs = &self.shared.config.costs;
         let (what, of) = moment.describe();
-        hooks::charge(costs.of(moment));
+        hooks::charge(costs.of(self.id, moment));
         hooks::step(what, of);
     }
 
@@ -781,6 +824,8 @@ impl Cpu {
 
 impl fmt::Debug for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cpu").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Cpu")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,5 @@
 //! The detector: what no correct protocol ever lets happen, counted, with who and where.
+#![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -1,4 +1,5 @@
 //! Page-table entries, bit for bit (Intel SDM vol. 3A, 4.5, tables 4-15 to 4-20).
+#![forbid(unsafe_code)]
 
 use core::fmt;
 
@@ -138,10 +139,18 @@ mod tests {
             let above = (PHYSICAL_BITS..52).contains(&bit);
             assert_eq!(entry.is_malformed(Level::Table), above, "bit {bit}");
             assert_eq!(entry.is_malformed(Level::Directory), above, "bit {bit}");
-            assert_eq!(entry.is_malformed(Level::Root), above || bit == 7, "bit {bit}");
+            assert_eq!(
+                entry.is_malformed(Level::Root),
+                above || bit == 7,
+                "bit {bit}"
+            );
             let huge = Entry::from_bits(entry.bits() | Flags::HUGE_PAGE.bits());
             let low = (12..21).contains(&bit);
-            assert_eq!(huge.is_malformed(Level::Directory), above || low, "bit {bit}");
+            assert_eq!(
+                huge.is_malformed(Level::Directory),
+                above || low,
+                "bit {bit}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Where simulated code meets the scheduler. Without one, and without `std`, these are nothing.
+#![forbid(unsafe_code)]
 
 #[cfg(feature = "std")]
 use super::schedule::{self, Event};

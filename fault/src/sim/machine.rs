@@ -1,6 +1,8 @@
 //! The simulated machine: its memory, its address spaces, its CPUs and their seats.
+#![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -17,7 +19,8 @@ use super::space::{MapError, Space};
 use super::tlb::{Pcid, TlbShape};
 use crate::mutant::Mutant;
 use crate::shootdown::{
-    CpuId, CpuSet, Flush, Layout, Place, PolicyKind, Shootdown, ShootdownCounters, SpaceId,
+    CpuId, CpuSet, Flush, Generation, Layout, Place, PolicyKind, Shootdown, ShootdownCounters, WaitError,
+    SpaceId,
 };
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -29,7 +32,8 @@ pub(crate) const WINDOW_STRIDE: u64 = 1 << 32;
 /// Windows there can be at a time.
 pub(crate) const WINDOWS_MOST: u16 = 32;
 
-const _: () = assert!(WINDOWS.is_multiple_of(1 << 39) && WINDOW_STRIDE * (WINDOWS_MOST as u64) <= 1 << 39);
+const _: () =
+    assert!(WINDOWS.is_multiple_of(1 << 39) && WINDOW_STRIDE * (WINDOWS_MOST as u64) <= 1 << 39);
 
 /// What the hardware does unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +71,8 @@ pub struct SimConfig {
     pub mailbox: u16,
     /// Turns that an initiator waits before it gives up.
     pub patience: u32,
+    /// Pages that [`PolicyKind::LazyPurge`] puts off at most (Linux: 32 MiB times `fls` of the CPUs).
+    pub lazy_most: usize,
     /// Whether windows free page tables that become empty.
     pub frees_leaf_tables: bool,
     /// What things cost on the modelled clock.
@@ -90,6 +96,7 @@ impl Default for SimConfig {
             tickless: None,
             mailbox: 4,
             patience: 1_000_000,
+            lazy_most: 16,
             frees_leaf_tables: true,
             costs: Costs::HASWELL_2019,
             seed: 0,
@@ -145,6 +152,8 @@ pub(crate) struct Shared {
     windows: Mutex<Vec<bool>>,
     /// Interrupts still to be lost.
     losing: AtomicU32,
+    /// Unmapped, and put off: in order of unmapping.
+    parked: Mutex<VecDeque<Unmapped>>,
 }
 
 impl Shared {
@@ -153,6 +162,15 @@ impl Shared {
         self.spaces
             .get(id.get() as usize)
             .unwrap_or(&self.spaces[0])
+    }
+
+    /// The generation of each space, and last of what is in all of them.
+    pub(crate) fn generations(&self) -> Box<[Generation]> {
+        (0..self.spaces.len() as u32)
+            .map(SpaceId::new)
+            .chain([SpaceId::EVERY])
+            .map(|space| self.engine.current(space))
+            .collect()
     }
 
     pub(crate) fn seat(&self, cpu: CpuId) -> Option<&Seat> {
@@ -166,7 +184,9 @@ impl Shared {
     pub(crate) fn loses_interrupt(&self) -> bool {
         // Relaxed: whoever asks for losses does so before the CPUs run.
         self.losing
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            })
             .is_ok()
     }
 
@@ -262,6 +282,7 @@ impl SimMachine {
             detector: Detector::new(),
             windows: Mutex::new(alloc::vec![false; usize::from(WINDOWS_MOST)]),
             losing: AtomicU32::new(0),
+            parked: Mutex::new(VecDeque::new()),
             spaces: spaces.into(),
             memory,
             config,
@@ -355,7 +376,9 @@ impl SimMachine {
     /// The entry of `level` for `va`.
     #[must_use]
     pub fn entry(&self, space: SpaceId, va: u64, level: Level) -> Entry {
-        self.shared.space(space).entry(&self.shared.memory, va, level)
+        self.shared
+            .space(space)
+            .entry(&self.shared.memory, va, level)
     }
 
     /// The frame of the root table of `space`.
@@ -414,6 +437,46 @@ impl SimMachine {
                 space,
                 window: None,
             },
+        }
+    }
+
+    /// Puts an unmapped page off. Under [`PolicyKind::LazyPurge`] everything that has been put off is flushed at once, and freed, as soon as
+    /// it is more than [`lazy_most`](SimConfig::lazy_most) pages; otherwise whoever needs a frame sees to it.
+    ///
+    /// # Errors
+    ///
+    /// The purge could not be finished; the frames concerned are lost.
+    pub fn park(&self, cpu: &Cpu, unmapped: Unmapped) -> Result<(), WaitError> {
+        let mut parked = self.shared.parked.lock();
+        parked.push_back(unmapped);
+        let lazy = self.shared.config.policy == PolicyKind::LazyPurge;
+        if !lazy || parked.len() <= self.shared.config.lazy_most {
+            return Ok(());
+        }
+        let purged = core::mem::take(&mut *parked);
+        drop(parked);
+        // The first wait has everything flushed that was unmapped before it: the others find it done.
+        for unmapped in purged.into_iter().rev() {
+            unmapped.free(self, cpu).map_err(|(_, error)| error)?;
+        }
+        Ok(())
+    }
+
+    /// A zeroed frame, if need be one that was put off: the gate through which a parked frame goes only when it is
+    /// flushed. `None` if there is none at all.
+    ///
+    /// # Errors
+    ///
+    /// The shootdown of the oldest parked frame could not be finished; the frame is lost.
+    pub fn alloc_on(&self, cpu: &Cpu) -> Result<Option<OwnedFrame>, WaitError> {
+        loop {
+            if let Some(frame) = self.alloc() {
+                return Ok(Some(frame));
+            }
+            let Some(oldest) = self.shared.parked.lock().pop_front() else {
+                return Ok(None);
+            };
+            oldest.free(self, cpu).map_err(|(_, error)| error)?;
         }
     }
 
@@ -493,11 +556,7 @@ impl Unmapped {
     /// # Errors
     ///
     /// The shootdown could not be finished; the frame stays locked in.
-    pub fn free(
-        self,
-        machine: &SimMachine,
-        cpu: &Cpu,
-    ) -> Result<(), (Self, crate::shootdown::WaitError)> {
+    pub fn free(self, machine: &SimMachine, cpu: &Cpu) -> Result<(), (Self, WaitError)> {
         let grade = crate::debt::Completion::WalkQuiescent;
         match machine.shared.engine.wait(cpu, &self.pending, grade) {
             Ok(reached) => match crate::shootdown::quiescent(reached) {

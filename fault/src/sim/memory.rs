@@ -1,10 +1,12 @@
 //! Simulated physical memory: frames with a tag that tells their lives apart, and poison between two lives.
+#![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use pageless_pfn::Pfn;
 
+use super::entry::Entry;
 use crate::shootdown::WalkQuiescent;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -58,6 +60,13 @@ impl OwnedFrame {
         pfn(u64::from(self.number))
     }
 
+    /// The frame that a cleared leaf had mapped: whoever cleared it owns it.
+    pub(crate) fn from_entry(entry: Entry) -> Self {
+        OwnedFrame {
+            number: entry.frame() as u32,
+        }
+    }
+
     pub(crate) fn number(&self) -> u64 {
         u64::from(self.number)
     }
@@ -83,7 +92,12 @@ impl Memory {
         Memory {
             frames,
             // The lowest number is handed out first.
-            free: Mutex::new((0..count).rev().map(|number| OwnedFrame { number }).collect()),
+            free: Mutex::new(
+                (0..count)
+                    .rev()
+                    .map(|number| OwnedFrame { number })
+                    .collect(),
+            ),
         }
     }
 
@@ -155,7 +169,9 @@ impl Memory {
     #[must_use]
     pub fn snapshot(&self, number: Pfn) -> Option<[u64; WORDS]> {
         let frame = self.frames.get(usize::try_from(number.get()).ok()?)?;
-        Some(core::array::from_fn(|n| frame.words[n].load(Ordering::Relaxed)))
+        Some(core::array::from_fn(|n| {
+            frame.words[n].load(Ordering::Relaxed)
+        }))
     }
 }
 

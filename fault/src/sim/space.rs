@@ -1,5 +1,6 @@
 //! An address space: four levels of tables in simulated frames, changed with atomic operations while CPUs
 //! walk them.
+#![forbid(unsafe_code)]
 
 use x86_64::structures::paging::PageTableFlags as Flags;
 
@@ -8,21 +9,6 @@ use super::memory::{Memory, OwnedFrame};
 use super::tlb::Pcid;
 use crate::mutant::Mutant;
 use crate::sync::atomic::{AtomicU64, Ordering};
-
-/// Which address space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpaceId(pub(crate) u16);
-
-impl SpaceId {
-    /// The space that every CPU begins in, and in which windows lie.
-    pub const KERNEL: SpaceId = SpaceId(0);
-
-    /// As a number.
-    #[must_use]
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-}
 
 /// Why a page could not be mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,8 +52,7 @@ impl Space {
         let mut at = Level::Root;
         while at > level {
             // Acquire pairs with the Release in `table_or_new`.
-            let entry =
-                Entry::from_bits(memory.word(table, at.index(va))?.load(Ordering::Acquire));
+            let entry = Entry::from_bits(memory.word(table, at.index(va))?.load(Ordering::Acquire));
             if !entry.has(Flags::PRESENT) || entry.is_leaf(at) {
                 return None;
             }
@@ -162,7 +147,9 @@ impl Space {
         self.table(memory, va, level)
             .and_then(|table| memory.word(table, level.index(va)))
             // Acquire pairs with the Release of `map` and `swap`.
-            .map_or(Entry::ABSENT, |word| Entry::from_bits(word.load(Ordering::Acquire)))
+            .map_or(Entry::ABSENT, |word| {
+                Entry::from_bits(word.load(Ordering::Acquire))
+            })
     }
 }
 

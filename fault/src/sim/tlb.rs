@@ -3,6 +3,7 @@
 //!
 //! Private to its CPU: no atomics here. What is cached stays until something invalidates it, however
 //! wrong it has become; that is the point.
+#![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -46,6 +47,9 @@ impl Default for TlbShape {
 pub struct Pcid(u16);
 
 impl Pcid {
+    /// The first.
+    pub const ZERO: Pcid = Pcid(0);
+
     /// The identifier `id`; `None` above 4095.
     #[must_use]
     pub const fn try_new(id: u16) -> Option<Self> {
@@ -280,9 +284,8 @@ impl Tlb {
             pcid,
             writable,
         };
-        let same = |old: &Structure| {
-            old.level == level && old.pcid == pcid && old.prefix == cached.prefix
-        };
+        let same =
+            |old: &Structure| old.level == level && old.pcid == pcid && old.prefix == cached.prefix;
         let at = self
             .structures
             .iter()

@@ -1,4 +1,5 @@
 //! The page walk, one memory access at a time, so that whatever another CPU does can happen in between.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

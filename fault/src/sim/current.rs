@@ -1,0 +1,143 @@
+//! Which CPU the calling thread, or coroutine, runs on; and running code on one.
+#![forbid(unsafe_code)]
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use std::string::ToString;
+
+use super::cpu::{Cpu, SeatError};
+use super::machine::SimMachine;
+use super::schedule::{Failure, Run, Schedule, Task};
+use crate::shootdown::CpuId;
+
+std::thread_local! {
+    static CURRENT: RefCell<Option<Rc<Cpu>>> = const { RefCell::new(None) };
+}
+
+/// Code to run on a CPU.
+pub type Body<'a> = Box<dyn FnOnce(&Cpu) + Send + 'a>;
+
+/// Calls `f` with the CPU that this thread runs on.
+///
+/// # Panics
+///
+/// It runs on none.
+#[inline]
+pub(crate) fn with<T>(f: impl FnOnce(&Cpu) -> T) -> T {
+    // Not borrowed while `f` runs: another CPU may come to run on this thread meanwhile.
+    let cpu = CURRENT.with_borrow(Clone::clone);
+    match cpu {
+        Some(cpu) => f(&cpu),
+        None => panic!("access to simulated memory by a thread that runs on no simulated CPU"),
+    }
+}
+
+/// Calls `f` with the CPU that this thread runs on; if there is none, with any that is free. `None` if none is.
+pub(crate) fn with_any<T>(machine: &SimMachine, f: impl FnOnce(&Cpu) -> T) -> Option<T> {
+    if let Some(cpu) = CURRENT.with_borrow(Clone::clone) {
+        return Some(f(&cpu));
+    }
+    (0..machine.config().cpus)
+        .find_map(|id| machine.cpu(CpuId::new(id)).ok())
+        .map(|cpu| f(&cpu))
+}
+
+/// Back to what was current before.
+struct Restore(Option<Rc<Cpu>>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        // Not dropped inside the borrow: a CPU that goes to sleep looks around.
+        let mine = CURRENT.with_borrow_mut(|current| core::mem::replace(current, before));
+        drop(mine);
+    }
+}
+
+impl SimMachine {
+    /// Runs `f` on CPU `id`, in this thread. Windows of this machine can be used inside.
+    ///
+    /// # Errors
+    ///
+    /// See [`SeatError`].
+    pub fn run_on<T>(&self, id: CpuId, f: impl FnOnce(&Cpu) -> T) -> Result<T, SeatError> {
+        let cpu = Rc::new(self.cpu(id)?);
+        let before = CURRENT.with_borrow_mut(|current| current.replace(Rc::clone(&cpu)));
+        let _restore = Restore(before);
+        Ok(f(&cpu))
+    }
+
+    /// Runs the bodies at once, the `n`-th on CPU `n`, each in a thread of its own: real races.
+    ///
+    /// # Errors
+    ///
+    /// There are more bodies than CPUs, or a CPU is in use.
+    pub fn run_threads(&self, bodies: Vec<Body<'_>>) -> Result<(), SeatError> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = bodies
+                .into_iter()
+                .enumerate()
+                .map(|(n, body)| {
+                    let machine = self.clone();
+                    scope.spawn(move || machine.run_on(CpuId::new(n as u16), |cpu| body(cpu)))
+                })
+                .collect();
+            let mut result = Ok(());
+            for thread in threads {
+                match thread.join() {
+                    Ok(ended) => result = result.and(ended),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            result
+        })
+    }
+
+    /// The bodies as tasks for a [`Schedule`], the `n`-th on CPU `n`. All CPUs wake before the first one runs.
+    ///
+    /// # Errors
+    ///
+    /// There are more bodies than CPUs, or a CPU is in use.
+    pub fn tasks<'a>(
+        &self,
+        bodies: Vec<Box<dyn FnOnce(&Cpu) + 'a>>,
+    ) -> Result<Vec<Task<'a>>, SeatError> {
+        bodies
+            .into_iter()
+            .enumerate()
+            .map(|(n, body)| {
+                let id = CpuId::new(n as u16);
+                let cpu = Rc::new(self.cpu(id)?);
+                let (resumed, running) = (Rc::clone(&cpu), cpu);
+                Ok(Task::new(id.to_string(), move || {
+                    body(&running);
+                    running.sleep();
+                })
+                .on_resume(move || CURRENT.set(Some(Rc::clone(&resumed))))
+                .on_suspend(|| drop(CURRENT.take())))
+            })
+            .collect()
+    }
+
+    /// Runs the bodies under `schedule`, all in this thread.
+    ///
+    /// # Errors
+    ///
+    /// A body panicked, or nothing can go on: the failure says how to see it again.
+    ///
+    /// # Panics
+    ///
+    /// There are more bodies than CPUs, or a CPU is in use.
+    pub fn run_scheduled<'a>(
+        &self,
+        schedule: &Schedule,
+        bodies: Vec<Box<dyn FnOnce(&Cpu) + 'a>>,
+    ) -> Result<Run, Box<Failure>> {
+        match self.tasks(bodies) {
+            Ok(tasks) => schedule.run(tasks),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! A window of the simulated machine: what a memmap's core sees of it.
+//!
+//! Every access goes through the CPU that the calling thread, or coroutine, runs on; see
+//! [`SimMachine::run_on`].
+#![forbid(unsafe_code)]
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use x86_64::structures::paging::PageTableFlags as Flags;
+
+use super::current;
+use super::entry::{Entry, Level};
+use super::machine::{Shared, SimMachine, WINDOW_STRIDE, WINDOWS};
+use super::memory::{OwnedFrame, WORDS};
+use crate::access::{FaultReason, Fetched};
+use crate::context::MaySleep;
+use crate::debt::Completion;
+use crate::machine::{Machine, PopulateError, ReserveError, Table, UnmapError, Window, Word};
+use crate::mutant::Mutant;
+use crate::shootdown::{Flush, Pending, PolicyKind, Processor, SpaceId, WaitError, quiescent};
+use crate::sync::Mutex;
+use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
+
+const PAGE: u64 = 4096;
+/// What a real system would answer: ENOMEM, ETIMEDOUT, EDEADLK.
+const NO_MEMORY: i32 = 12;
+const TIMED_OUT: i32 = 110;
+const WOULD_DEADLOCK: i32 = 35;
+
+/// A range of simulated addresses. Global pages, in every address space.
+#[derive(Debug)]
+pub struct SimWindow {
+    machine: SimMachine,
+    index: u16,
+    base: u64,
+    len: u64,
+}
+
+impl Machine for SimMachine {
+    type Window = SimWindow;
+
+    fn reserve(&self, len: WindowLen, _largest: u64) -> Result<SimWindow, ReserveError> {
+        if len.get() > WINDOW_STRIDE {
+            return Err(ReserveError::AddressSpace { asked: len.get() });
+        }
+        let index = self
+            .shared
+            .take_window()
+            .ok_or(ReserveError::TooManyWindows {
+                limit: usize::from(super::machine::WINDOWS_MOST),
+            })?;
+        Ok(SimWindow {
+            machine: self.clone(),
+            index,
+            base: WINDOWS + u64::from(index) * WINDOW_STRIDE,
+            len: len.get(),
+        })
+    }
+}
+
+/// A batch whose translations are cleared: its frames, and the shootdown that they wait for.
+#[derive(Debug)]
+pub struct SimTicket {
+    pending: Option<Pending>,
+    /// Until they are free. Dropped with the ticket, they are lost: nobody has proved anything about them.
+    frames: Mutex<Vec<OwnedFrame>>,
+    bytes: u64,
+}
+
+/// Frames set aside.
+#[derive(Debug)]
+pub struct SimPrefilled {
+    shared: Arc<Shared>,
+    frames: Vec<OwnedFrame>,
+}
+
+impl Drop for SimPrefilled {
+    fn drop(&mut self) {
+        for frame in self.frames.drain(..) {
+            self.shared.memory.free_unmapped(frame);
+        }
+    }
+}
+
+impl SimWindow {
+    /// The address of its first byte.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The machine that it is a window of.
+    #[must_use]
+    pub fn machine(&self) -> &SimMachine {
+        &self.machine
+    }
+
+    fn va(&self, at: u64) -> u64 {
+        self.base + at
+    }
+
+    fn fill(
+        &self,
+        range: WindowRange,
+        mut frame: impl FnMut() -> Option<OwnedFrame>,
+    ) -> Result<(), PopulateError> {
+        let shared = &self.machine.shared;
+        let kernel = shared.space(SpaceId::EVERY);
+        let flags = Flags::PRESENT | Flags::WRITABLE | Flags::GLOBAL;
+        let short = |at: u64, errno| PopulateError {
+            start: range.start().get(),
+            asked: range.len(),
+            done: at - range.start().get(),
+            errno,
+        };
+        let mut at = range.start().get();
+        while at < range.end().get() {
+            super::hooks::step("map", self.va(at));
+            let frame = frame().ok_or(short(at, NO_MEMORY))?;
+            let entry = Entry::new(frame.number(), flags);
+            if kernel
+                .map(&shared.memory, self.va(at), Level::Table, entry)
+                .is_err()
+            {
+                shared.memory.free_unmapped(frame);
+                return Err(short(at, NO_MEMORY));
+            }
+            at += PAGE;
+        }
+        Ok(())
+    }
+
+    /// Clears the entries of `range`. What they mapped goes into `frames`; whether a table went with them.
+    fn clear_range(&self, range: WindowRange, frames: &mut Vec<OwnedFrame>) -> bool {
+        let shared = &self.machine.shared;
+        let kernel = shared.space(SpaceId::EVERY);
+        let mut freed_tables = false;
+        let mut at = range.start().get();
+        while at < range.end().get() {
+            let va = self.va(at);
+            let whole =
+                at.is_multiple_of(LEAF_TABLE_SPAN) && range.end().get() - at >= LEAF_TABLE_SPAN;
+            if whole && shared.config.frees_leaf_tables {
+                let table =
+                    self.machine
+                        .replace_entry(SpaceId::EVERY, va, Level::Directory, Entry::ABSENT);
+                if table.has(Flags::PRESENT) {
+                    super::hooks::step("unlinked a table", va);
+                    for index in 0..WORDS {
+                        let Some(word) = shared.memory.word(table.frame(), index) else {
+                            unreachable!("a page table outside the memory")
+                        };
+                        // Acquire pairs with the Release that published the entry.
+                        let old = Entry::from_bits(word.swap(0, Ordering::AcqRel));
+                        if old.has(Flags::PRESENT) {
+                            frames.push(OwnedFrame::from_entry(old));
+                        }
+                    }
+                    frames.push(OwnedFrame::from_entry(table));
+                    freed_tables = true;
+                }
+                at += LEAF_TABLE_SPAN;
+                continue;
+            }
+            let old = kernel.swap(&shared.memory, va, Level::Table, Entry::ABSENT, || {
+                super::hooks::step("between load and store", va);
+            });
+            if old.has(Flags::PRESENT) {
+                frames.push(OwnedFrame::from_entry(old));
+                super::hooks::step("cleared", va);
+            }
+            at += PAGE;
+        }
+        freed_tables
+    }
+
+    fn held(result: Result<u32, super::walk::PageFault>) -> u32 {
+        match result {
+            Ok(value) => value,
+            Err(fault) => panic!("access to memory that should have been held: {fault}"),
+        }
+    }
+}
+
+/// One word of a [`SimWindow`].
+#[derive(Debug, Clone, Copy)]
+pub struct SimWord<'w> {
+    window: &'w SimWindow,
+    at: u64,
+}
+
+/// Evenly spaced words of a [`SimWindow`].
+#[derive(Debug, Clone, Copy)]
+pub struct SimTable<'w, const STRIDE: u64> {
+    window: &'w SimWindow,
+    count: u64,
+}
+
+impl<'w, const STRIDE: u64> Table for SimTable<'w, STRIDE> {
+    type Word = SimWord<'w>;
+
+    fn nth(self, index: u64) -> Option<SimWord<'w>> {
+        (index < self.count).then(|| SimWord {
+            window: self.window,
+            at: index * STRIDE,
+        })
+    }
+}
+
+impl SimWord<'_> {
+    fn va(self) -> u64 {
+        self.window.va(self.at)
+    }
+}
+
+impl Word for SimWord<'_> {
+    fn fetch_add(self, n: u32) -> Fetched {
+        let added = current::with(|cpu| cpu.update_u32(self.va(), |old| Some(old.wrapping_add(n))));
+        match added {
+            Ok(old) => Fetched::old(old),
+            Err(_) => Fetched::fault(FaultReason::NotPresent),
+        }
+    }
+
+    fn release(self) {
+        let subtracted =
+            current::with(|cpu| cpu.update_u32(self.va(), |old| Some(old.wrapping_sub(1))));
+        SimWindow::held(subtracted);
+    }
+
+    fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {
+        let found =
+            current::with(|cpu| cpu.update_u32(self.va(), |old| (old == current).then_some(new)));
+        let found = SimWindow::held(found);
+        if found == current {
+            Ok(found)
+        } else {
+            Err(found)
+        }
+    }
+
+    fn exchange(self, new: u32) -> u32 {
+        SimWindow::held(current::with(|cpu| {
+            cpu.update_u32(self.va(), |_| Some(new))
+        }))
+    }
+
+    fn load(self, _order: Ordering) -> u32 {
+        SimWindow::held(current::with(|cpu| cpu.load_u32(self.va())))
+    }
+
+    fn store(self, value: u32, _order: Ordering) {
+        self.exchange(value);
+    }
+}
+
+impl Window for SimWindow {
+    type Word<'w> = SimWord<'w>;
+    type Table<'w, const STRIDE: u64> = SimTable<'w, STRIDE>;
+    type Ticket = SimTicket;
+    type Prefilled = SimPrefilled;
+
+    fn table<const STRIDE: u64>(&self, count: u64) -> Option<SimTable<'_, STRIDE>> {
+        let fits = count.checked_mul(STRIDE)? <= self.len;
+        (fits && STRIDE.is_multiple_of(4)).then_some(SimTable {
+            window: self,
+            count,
+        })
+    }
+
+    fn word(&self, at: WindowOffset) -> Option<SimWord<'_>> {
+        let inside = at.get().checked_add(4)? <= self.len;
+        (inside && at.get().is_multiple_of(4)).then_some(SimWord {
+            window: self,
+            at: at.get(),
+        })
+    }
+
+    fn populate(&self, range: WindowRange, _ctx: &MaySleep) -> Result<(), PopulateError> {
+        self.fill(range, || self.machine.shared.memory.alloc())
+    }
+
+    fn prefill(&self, bytes: u64, _ctx: &MaySleep) -> Result<SimPrefilled, PopulateError> {
+        let mut prefilled = SimPrefilled {
+            shared: Arc::clone(&self.machine.shared),
+            frames: Vec::new(),
+        };
+        for page in 0..bytes / PAGE {
+            let frame = self.machine.shared.memory.alloc().ok_or(PopulateError {
+                start: 0,
+                asked: bytes,
+                done: page * PAGE,
+                errno: NO_MEMORY,
+            })?;
+            prefilled.frames.push(frame);
+        }
+        Ok(prefilled)
+    }
+
+    fn populate_from(
+        &self,
+        range: WindowRange,
+        mut prefilled: SimPrefilled,
+    ) -> Result<(), PopulateError> {
+        self.fill(range, || prefilled.frames.pop())
+    }
+
+    fn clear(&self, ranges: &[WindowRange]) -> Result<SimTicket, UnmapError> {
+        let outside = ranges.iter().any(|range| range.end().get() > self.len);
+        let bytes = ranges.iter().map(|range| range.len()).sum();
+        if outside {
+            return Err(UnmapError::Refused { bytes, errno: 22 });
+        }
+        let shared = &self.machine.shared;
+        let policy = shared.config.policy;
+        let place = self.machine.place(SpaceId::EVERY, self.base);
+        let mut frames = Vec::new();
+        let mut freed_tables = false;
+        let aimed = current::with(|cpu| self.machine.aim_early(cpu, policy, place));
+        for range in ranges {
+            freed_tables |= self.clear_range(*range, &mut frames);
+        }
+        let first = ranges.iter().map(|range| range.start().get()).min();
+        let last = ranges.iter().map(|range| range.end().get()).max();
+        let (Some(first), Some(last)) = (first, last) else {
+            return Ok(SimTicket {
+                pending: None,
+                frames: Mutex::new(frames),
+                bytes,
+            });
+        };
+        // One shootdown for the batch: of the stretch that covers it, as Linux gathers.
+        let mut flush = Flush::pages(self.va(first), (last - first) / PAGE);
+        if freed_tables {
+            flush = flush.with_tables();
+        }
+        let pending = current::with(|cpu| shared.engine.begin(cpu, policy, &flush, place, aimed));
+        Ok(SimTicket {
+            pending: Some(pending),
+            frames: Mutex::new(frames),
+            bytes,
+        })
+    }
+
+    fn wait(&self, ticket: &SimTicket, _ctx: &MaySleep) -> Result<Completion, UnmapError> {
+        let Some(pending) = &ticket.pending else {
+            return Ok(Completion::WalkQuiescent);
+        };
+        let shared = &self.machine.shared;
+        let refused = |errno| UnmapError::Refused {
+            bytes: ticket.bytes,
+            errno,
+        };
+        let reached =
+            current::with(|cpu| shared.engine.wait(cpu, pending, Completion::WalkQuiescent));
+        match reached {
+            Ok(reached) => {
+                let frames = core::mem::take(&mut *ticket.frames.lock());
+                match quiescent(reached) {
+                    Some(proof) => shared.memory.free(frames, &proof),
+                    None => unreachable!("waited for the end of a shootdown"),
+                }
+                Ok(reached.grade())
+            }
+            Err(WaitError::Unanswered {
+                reached: Some(grade),
+                ..
+            }) => Err(UnmapError::NotQuiescent { grade }),
+            Err(WaitError::Unanswered { reached: None, .. }) => Err(refused(TIMED_OUT)),
+            Err(WaitError::InterruptsOff { .. }) => Err(refused(WOULD_DEADLOCK)),
+        }
+    }
+
+    fn frees_leaf_tables(&self) -> bool {
+        self.machine.shared.config.frees_leaf_tables
+    }
+
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
+    fn relax(&self, turn: u32) {
+        current::with(|cpu| cpu.relax(turn));
+    }
+}
+
+impl Drop for SimWindow {
+    /// Everything is unmapped and flushed before the addresses can be given out again. Where no flush can be proved, they are
+    /// not.
+    fn drop(&mut self) {
+        let Some(all) = WindowRange::try_new(WindowOffset::new(0), self.len) else {
+            return;
+        };
+        let mut frames = Vec::new();
+        self.clear_range(all, &mut frames);
+        if Mutant::RangeReusedUnflushed.active() {
+            self.machine.shared.give_window_back(self.index);
+            return;
+        }
+        let place = self.machine.place(SpaceId::EVERY, self.base);
+        let machine = self.machine.clone();
+        let shared = &machine.shared;
+        let reached = current::with_any(&machine, |cpu| {
+            let flush = Flush::EVERYTHING;
+            let pending = shared
+                .engine
+                .begin(cpu, PolicyKind::KernelRange, &flush, place, None);
+            shared
+                .engine
+                .wait(cpu, &pending, Completion::WalkQuiescent)
+                .ok()
+        });
+        if let Some(proof) = reached.flatten().and_then(quiescent) {
+            shared.memory.free(frames, &proof);
+            shared.give_window_back(self.index);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Shootdowns on the simulated machine. A file for each hazard.
+
+mod stale_hits;
+mod workload;
