@@ -100,13 +100,39 @@ impl<T> SpinLock<T> {
         }
     }
 
-    /// Spins until the lock is free, and takes the right to sleep for as long as it is held.
+    /// Spins until the lock is free, and takes the right to sleep for as long as it is held. Between
+    /// two turns it does what this thread does [while it waits](crate::sync#waiting).
     pub fn lock<'a>(&'a self, ctx: &'a mut MaySleep) -> SpinGuard<'a, T> {
+        // Nobody may sleep from the first turn on: the section is older than the lock.
+        let section = AtomicSection::enter(ctx);
         SpinGuard {
-            section: AtomicSection::enter(ctx),
-            inner: self.inner.lock(),
+            inner: self.inner.try_lock().unwrap_or_else(|| self.spin()),
+            section,
         }
     }
+
+    /// Somebody else holds the lock.
+    #[cold]
+    fn spin(&self) -> spin::MutexGuard<'_, T> {
+        let mut turn = 0_u32;
+        loop {
+            relax(turn);
+            if let Some(inner) = self.inner.try_lock() {
+                return inner;
+            }
+            turn = turn.saturating_add(1);
+        }
+    }
+}
+
+/// One turn of spinning.
+fn relax(turn: u32) {
+    #[cfg(all(feature = "std", not(loom)))]
+    if crate::sync::wait_turn(turn) {
+        return;
+    }
+    let _ = turn;
+    core::hint::spin_loop();
 }
 
 impl<T: fmt::Debug> fmt::Debug for SpinLock<T> {
@@ -151,6 +177,13 @@ impl<T: fmt::Debug> fmt::Debug for SpinGuard<'_, T> {
     }
 }
 
+/// Says how many spin locks this thread holds, and answers what it was: where several tasks share a
+/// thread, each has a count of its own.
+#[cfg(all(feature = "std", not(loom)))]
+pub(crate) fn exchange_held(held: u32) -> u32 {
+    depth::exchange(held)
+}
+
 /// How many spin locks this thread holds.
 #[cfg(feature = "std")]
 mod depth {
@@ -158,6 +191,11 @@ mod depth {
 
     std::thread_local! {
         static DEPTH: Cell<u32> = const { Cell::new(0) };
+    }
+
+    #[cfg(not(loom))]
+    pub(super) fn exchange(held: u32) -> u32 {
+        DEPTH.replace(held)
     }
 
     pub(super) fn get() -> u32 {

@@ -1,5 +1,12 @@
 //! The one place that decides which lock and which atomics are meant: loom's under `cfg(loom)`,
 //! the standard library's with `std`, a spin lock without it.
+//!
+//! # Waiting
+//!
+//! Whoever waits for a lock may be the one that its holder waits for: a CPU that spins must serve its
+//! own shootdowns meanwhile, and a task that shares its thread with the holder must let it run. So
+//! what a thread does while it waits for a lock of this crate is the thread's to say:
+//! [`set_waiting`], with `std`.
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -46,14 +53,39 @@ impl<T> Mutex<T> {
     /// Waits for the lock. A holder that panicked leaves no trace: sections keep their
     /// invariants at every step.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        #[cfg(any(loom, feature = "std"))]
-        let inner = self
-            .0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        #[cfg(all(feature = "std", not(loom)))]
+        match self.try_lock() {
+            Some(guard) => guard,
+            None => self.lock_contended(),
+        }
+        #[cfg(loom)]
+        return self.block();
         #[cfg(not(any(loom, feature = "std")))]
-        let inner = self.0.lock();
-        MutexGuard(inner)
+        MutexGuard(self.0.lock())
+    }
+
+    /// Somebody else holds the lock.
+    #[cfg(all(feature = "std", not(loom)))]
+    #[cold]
+    fn lock_contended(&self) -> MutexGuard<'_, T> {
+        let mut turn = 0;
+        while wait_turn(turn) {
+            if let Some(guard) = self.try_lock() {
+                return guard;
+            }
+            turn = turn.saturating_add(1);
+        }
+        self.block()
+    }
+
+    /// Sleeps until the lock is free.
+    #[cfg(any(loom, feature = "std"))]
+    fn block(&self) -> MutexGuard<'_, T> {
+        MutexGuard(
+            self.0
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner()),
+        )
     }
 
     /// The lock, if nobody holds it. Never waits: callable in any context.
@@ -98,3 +130,43 @@ impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
         f.debug_tuple("MutexGuard").field(&**self).finish()
     }
 }
+
+#[cfg(all(feature = "std", not(loom)))]
+mod waiting {
+    use core::cell::Cell;
+
+    std::thread_local! {
+        static WAITING: Cell<Option<fn(u32)>> = const { Cell::new(None) };
+    }
+
+    /// Says what this thread does while somebody else holds a lock that it wants, and answers what it
+    /// did so far. The argument counts the turns of one wait, from 0; after each the lock is tried
+    /// again. `None`: it sleeps for a [`Mutex`](super::Mutex) and spins for a
+    /// [`SpinLock`](crate::SpinLock).
+    ///
+    /// ```
+    /// use pageless_fault::sync::set_waiting;
+    /// let before = set_waiting(Some(|_turn| std::thread::yield_now()));
+    /// // ... locks ...
+    /// set_waiting(before);
+    /// ```
+    pub fn set_waiting(turn: Option<fn(u32)>) -> Option<fn(u32)> {
+        WAITING.replace(turn)
+    }
+
+    /// One turn of waiting, as this thread does it. False if it has nothing to do meanwhile.
+    pub(crate) fn wait_turn(turn: u32) -> bool {
+        match WAITING.get() {
+            Some(wait) => {
+                wait(turn);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(all(feature = "std", not(loom)))]
+pub use waiting::set_waiting;
+#[cfg(all(feature = "std", not(loom)))]
+pub(crate) use waiting::wait_turn;
