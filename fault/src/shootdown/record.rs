@@ -2,7 +2,7 @@
 //!
 //! | `stamp` of a record | meaning | written by |
 //! |---|---|---|
-//! | 0 | free | whoever saw the last bit go |
+//! | 0 | free | whoever saw that the last bit had gone |
 //! | `u64::MAX` | being written | an initiator that claimed it |
 //! | other | the `stamp`-th request: live while `left` has bits | the initiator |
 //!
@@ -60,10 +60,13 @@ impl Records {
     /// Leaves a record for `targets`; `None` if there is no room.
     pub(crate) fn leave(&self, flush: &Flush, targets: &CpuSet) -> Option<RecordId> {
         let index = self.records.iter().position(|record| {
-            // Acquire pairs with the Release in `is_done`: the record before is over.
-            record
+            // Acquire pairs with the Release in `is_done` and in `sweep`: the record before is over.
+            let stamp = record.stamp.load(Ordering::Acquire);
+            // One that nobody has asked about may be over as well.
+            let over = stamp == 0 || stamp != WRITING && record.left.snapshot().is_empty();
+            over && record
                 .stamp
-                .compare_exchange(0, WRITING, Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange(stamp, WRITING, Ordering::Acquire, Ordering::Relaxed)
                 .is_ok()
         })?;
         let record = &self.records[index];

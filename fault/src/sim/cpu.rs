@@ -799,6 +799,12 @@ impl Processor for Cpu {
         let (what, of) = moment.describe();
         hooks::charge(costs.of(self.id, moment));
         hooks::step(what, of);
+        if moment == Moment::Take && self.coin("nmi", self.shared.config.nmi_one_in) {
+            // Its handler may touch anything that is mapped; a fault is its own affair.
+            let _ = self.access(self.last_va.get(), false, |word| {
+                word.load(Ordering::Acquire)
+            });
+        }
     }
 
     fn now(&self) -> u64 {

@@ -19,8 +19,8 @@ use super::space::{MapError, Space};
 use super::tlb::{Pcid, TlbShape};
 use crate::mutant::Mutant;
 use crate::shootdown::{
-    CpuId, CpuSet, Flush, Generation, Layout, Place, PolicyKind, Shootdown, ShootdownCounters, WaitError,
-    SpaceId,
+    CpuId, CpuSet, Flush, Generation, Layout, Place, PolicyKind, Shootdown, ShootdownCounters,
+    SpaceId, WaitError,
 };
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -63,6 +63,9 @@ pub struct SimConfig {
     pub speculation: Speculation,
     /// One in how many instructions begins a speculative walk.
     pub speculate_one_in: u32,
+    /// One in how many requests taken out by a handler is preceded by a non-maskable interrupt, whose handler reads where the CPU last
+    /// was; 0 for none. An early acknowledgement has been given by then, and nothing is invalidated.
+    pub nmi_one_in: u32,
     /// Instructions between two timer ticks; 0 for none.
     pub tick_every: u32,
     /// A CPU whose timer is stopped.
@@ -92,6 +95,7 @@ impl Default for SimConfig {
             policy: PolicyKind::ConcurrentIpi,
             speculation: Speculation::Off,
             speculate_one_in: 16,
+            nmi_one_in: 0,
             tick_every: 64,
             tickless: None,
             mailbox: 4,

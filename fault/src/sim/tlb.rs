@@ -119,10 +119,6 @@ impl Key {
     const fn pcid(self) -> u16 {
         (self.0 >> 36 & 0xfff) as u16
     }
-
-    const fn number(self) -> u64 {
-        self.0 & NUMBER
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -331,17 +327,6 @@ impl Tlb {
     /// 4.10.4.1), so that the next try walks.
     pub(crate) fn heal(&mut self, va: u64, pcid: Pcid) {
         self.invalidate_page(va, pcid);
-    }
-
-    /// Whether nothing is cached for the pages of `[first, first + pages)`.
-    pub(crate) fn is_free_of(&self, first: u64, pages: u64) -> bool {
-        let (first, last) = (small(first), small(first) + pages);
-        let outside = |key: &Key, shift: u32| {
-            let number = key.number() << shift;
-            *key == EMPTY || number + (1 << shift) <= first || number >= last
-        };
-        self.small.keys.iter().all(|key| outside(key, 0))
-            && self.large.keys.iter().all(|key| outside(key, 9))
     }
 
     /// Translations cached now.

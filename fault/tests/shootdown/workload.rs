@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use pageless_fault::shootdown::{PolicyKind, Processor, SpaceId};
+use pageless_fault::shootdown::{PolicyKind, SpaceId};
 use pageless_fault::sim::schedule::{Failure, Run, Schedule};
 use pageless_fault::sim::{Cpu, Entry, Level, SimConfig, SimMachine, SimWindow, Speculation};
 use pageless_fault::{Machine, WindowLen};
@@ -32,6 +32,7 @@ pub(crate) fn config(cpus: u16, policy: PolicyKind, seed: u64) -> SimConfig {
         lazy_most: 3,
         speculation: Speculation::WithoutAccessed,
         speculate_one_in: 24,
+        nmi_one_in: 8,
         tick_every: 16,
         mailbox: 2,
         seed,
