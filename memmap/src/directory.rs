@@ -291,10 +291,15 @@ impl Directory {
     /// its only filler.
     pub(crate) fn begin_fill(&mut self, chunk: ChunkIndex) -> SlotId {
         self.last_generation += 1;
+        let generation = if Mutant::GenerationKept.active() {
+            chunk.0
+        } else {
+            self.last_generation
+        };
         let slot = Slot {
             chunk,
             state: ChunkState::Filling,
-            generation: Generation(self.last_generation),
+            generation: Generation(generation),
             present: 0,
             hint: 0,
             older: NIL,

@@ -44,13 +44,27 @@ pub(crate) enum Got {
 /// [`Word::release`] and of [`thaw`].
 #[inline(always)]
 pub(crate) fn get(word: impl Word) -> Got {
-    let found = word.fetch_add(1);
+    let found = if Mutant::PlainStoreGet.active() {
+        get_by_load_and_store(word)
+    } else {
+        word.fetch_add(1)
+    };
     // One comparison for the common case: an old count, with room for one more.
     if found.raw() < u64::from(MAX_REFERENCES) {
         Got::Reference
     } else {
         get_failed(word, found)
     }
+}
+
+/// A mutant's `get`: whatever happens to the word between the two is lost. The load is one that may fault.
+#[cold]
+fn get_by_load_and_store(word: impl Word) -> Fetched {
+    let found = word.fetch_add(0);
+    if let Ok(count @ 0..FROZEN) = found.get() {
+        word.store(count + 1, Ordering::Relaxed);
+    }
+    found
 }
 
 #[cold]

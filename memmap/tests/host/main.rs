@@ -1,13 +1,6 @@
-//! The memmap on this process's own MMU. One module for each hazard.
+//! What is true of a memmap on this process's own MMU and of no other: `tests/behaviour` has the rest.
 #![cfg(all(not(loom), target_os = "linux", target_arch = "x86_64"))]
 
-extern crate alloc;
-
-mod budget;
-mod detach;
+mod attach;
 mod device;
-mod fault_storm;
-mod reclaim_order;
-mod references_under_reclaim;
-mod try_get;
-mod two_memmaps;
+mod signal_handler;
