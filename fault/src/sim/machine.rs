@@ -30,7 +30,7 @@ pub(crate) const WINDOWS: u64 = 0xffff_c900_0000_0000;
 /// Bytes of address space for each window: 4 GiB.
 pub(crate) const WINDOW_STRIDE: u64 = 1 << 32;
 /// Windows there can be at a time.
-pub(crate) const WINDOWS_MOST: u16 = 32;
+pub(crate) const WINDOWS_MOST: u16 = 64;
 
 const _: () =
     assert!(WINDOWS.is_multiple_of(1 << 39) && WINDOW_STRIDE * (WINDOWS_MOST as u64) <= 1 << 39);
@@ -534,7 +534,6 @@ pub struct Unmapped {
 
 impl Unmapped {
     /// The shootdown.
-    #[must_use]
     pub fn pending(&self) -> &crate::shootdown::Pending {
         &self.pending
     }
