@@ -79,6 +79,8 @@ mod memmap;
 mod page;
 mod reclaim;
 mod refcount;
+#[cfg(feature = "std")]
+mod regions;
 
 #[cfg(feature = "std")]
 pub use background::BackgroundReclaimer;
@@ -98,6 +100,8 @@ pub use memmap::{AttachError, Config, GetError, Lookup, Memmap, TryGetError};
 pub use page::{Owner, PageRef, Pinned};
 pub use reclaim::{RECLAIM_BATCH, ReclaimError, Reclaimed};
 pub use refcount::{FROZEN, MAX_REFERENCES};
+#[cfg(feature = "std")]
+pub use regions::{Region, RegionDetachError, RegionError, RegionGetError, RegionPage, Regions};
 
 /// The memmap of this process's own MMU.
 #[cfg(all(

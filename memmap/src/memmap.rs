@@ -338,8 +338,15 @@ impl<W: Window> Memmap<W> {
             pinned.memmap, self.id,
             "a page pinned through another memmap"
         );
-        if let Some(word) = self.window.word(self.geometry.offset(pinned.index)) {
-            drop(PageRef::new(self, word, pinned.index));
+        drop(self.assume_reference(pinned.index));
+    }
+
+    /// A reference that the caller holds already, as a value.
+    #[inline]
+    pub(crate) fn assume_reference(&self, index: u64) -> PageRef<'_, W> {
+        match self.window.word(self.geometry.offset(index)) {
+            Some(word) => PageRef::new(self, word, index),
+            None => unreachable!("a descriptor outside its window"),
         }
     }
 
