@@ -455,6 +455,15 @@ impl Cpu {
         self.with_core(|core| core.speculative = Some(walk));
     }
 
+    /// A non-maskable interrupt: its handler may touch anything that is mapped, and a fault is its own affair.
+    fn perhaps_nmi(&self) {
+        if self.coin("nmi", self.shared.config.nmi_one_in) {
+            let _ = self.access(self.last_va.get(), false, |word| {
+                word.load(Ordering::Acquire)
+            });
+        }
+    }
+
     fn coin(&self, what: &'static str, one_in: u32) -> bool {
         if one_in == 0 {
             false
@@ -726,6 +735,7 @@ impl Processor for Cpu {
         if everything && Mutant::ResidencyClearedEarly.active() {
             self.leave_windows();
             hooks::step("between leaving and flushing", 0);
+            self.perhaps_nmi();
         }
         self.with_core(|core| {
             core.invalidations += 1;
