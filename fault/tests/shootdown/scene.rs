@@ -107,5 +107,5 @@ fn program<'a>(config: SimConfig, prepare: Role, roles: &'a [Role]) -> Program<'
 
 fn report<'a>(failure: Box<Failure>, make: impl Fn() -> Program<'a>) -> ! {
     let shrunk = shrink(failure, make);
-    panic!("{}\n{}", shrunk.failure, shrunk.failure.trace);
+    panic!("{}", shrunk.failure);
 }
