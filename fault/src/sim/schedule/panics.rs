@@ -28,12 +28,9 @@ pub(super) fn install() {
     INSTALLED.call_once(|| {
         let outer = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !QUIET.get() {
-                return outer(info);
-            }
-            PLACE.replace(info.location().map(ToString::to_string));
-            // Somebody who asks for a backtrace gets it, and the message with it.
-            if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {
+            if QUIET.get() {
+                PLACE.replace(info.location().map(ToString::to_string));
+            } else {
                 outer(info);
             }
         }));
