@@ -154,7 +154,7 @@ fn tasks_that_keep_each_other_busy_are_stopped() {
 fn a_program_of_exactly_the_limit_ends() {
     let task = || {
         Task::new("counts", || {
-            (0..1000).for_each(|i| step(Event::new("i", i)))
+            (0..1000).for_each(|i| step(Event::new("i", i)));
         })
     };
     let schedule = Schedule::random(5).steps_at_most(2000);

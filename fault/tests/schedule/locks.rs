@@ -55,9 +55,9 @@ fn a_contended_spin_lock_lets_its_holder_run_and_counts_for_its_own_task() {
 #[test]
 fn mutexes_in_opposite_order_are_found_to_deadlock() {
     let program = || {
-        let locks = std::rc::Rc::new((Mutex::new(()), Mutex::new(())));
+        let locks = alloc::rc::Rc::new((Mutex::new(()), Mutex::new(())));
         let task = |name: &str, swapped: bool| {
-            let locks = std::rc::Rc::clone(&locks);
+            let locks = alloc::rc::Rc::clone(&locks);
             Task::new(name, move || {
                 let (first, second) = match swapped {
                     false => (&locks.0, &locks.1),

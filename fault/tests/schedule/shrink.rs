@@ -51,9 +51,9 @@ fn a_deadlock_stays_a_deadlock_and_needs_one_preemption() {
 
 /// Fails only if both coins came up heads, and something was chosen, among much that does not matter.
 fn coins() -> Vec<Task<'static>> {
-    let both = std::rc::Rc::new(Cell::new(0));
+    let both = alloc::rc::Rc::new(Cell::new(0));
     let task = |me: u32| {
-        let both = std::rc::Rc::clone(&both);
+        let both = alloc::rc::Rc::clone(&both);
         Task::new(format!("cpu {me}"), move || {
             for i in 0..50 {
                 step(Event::new("i", i));

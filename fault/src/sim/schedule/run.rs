@@ -201,14 +201,14 @@ impl Schedule {
 /// Lets one task after another have its turn, until all have ended or the run has failed; then
 /// unwinds those that have not.
 fn drive(mut coroutines: Vec<Coroutine<'_, '_>>, hooks: &[Hooks<'_>], entered: &Entered) {
-    while let Some(Some((task, depth))) = current::with_order(Order::begin_turn) {
+    let mut next = current::with_order(Order::begin_turn).flatten();
+    while let Some((task, depth)) = next {
         let (depth, ended) = turn(&hooks[task], depth, || coroutines[task].resume());
-        current::with_order(|order| {
-            order.end_turn(task, depth);
-            if let Some(how) = ended {
-                order.ended(how);
-            }
-        });
+        next = current::with_order(|order| {
+            order.end_turn(task, depth, ended);
+            order.begin_turn()
+        })
+        .flatten();
     }
     let unended = current::with_order(|order| order.unended());
     entered.unwinding();
