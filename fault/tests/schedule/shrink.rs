@@ -110,3 +110,17 @@ fn a_failure_that_does_not_come_again_comes_back_as_it_was() {
     assert_eq!(shrunk.failure, failure);
     assert_eq!(shrunk.runs, 1);
 }
+
+#[test]
+fn a_run_that_kept_no_deviations_shrinks_from_its_seed() {
+    let failure = (0..200)
+        .find_map(|seed| {
+            let schedule = Schedule::random(seed).record_deviations(false);
+            schedule.run(lost_update(2)).err()
+        })
+        .unwrap();
+    assert!(failure.deviations.list.is_empty());
+    assert!(failure.to_string().contains("not recorded"), "{failure}");
+    let shrunk = shrink(failure, || lost_update(2));
+    assert_eq!(shrunk.failure.deviations.to_string(), "0@2>1");
+}

@@ -4,7 +4,7 @@
 use super::deviation::{Deviation, Deviations};
 use super::failure::{Failure, FailureKind};
 use super::order::{Slice, SliceEnd};
-use super::run::Schedule;
+use super::run::{STEPS_AT_MOST, Schedule};
 use super::shrink::shrink;
 use super::task::Program;
 
@@ -26,7 +26,7 @@ pub struct Explored {
 /// Coins and choices keep their default. No schedule is run twice: each list of deviations is
 /// extended only by places behind its last one.
 pub fn explore<'a, P: Into<Program<'a>>>(bound: u32, most: u64, make: impl Fn() -> P) -> Explored {
-    let explored = search(bound, most, &make, None);
+    let explored = search(bound, most, STEPS_AT_MOST, &make, None);
     Explored {
         failure: explored
             .failure
@@ -40,12 +40,14 @@ pub fn explore<'a, P: Into<Program<'a>>>(bound: u32, most: u64, make: impl Fn() 
 pub(super) fn search<'a, P: Into<Program<'a>>>(
     bound: u32,
     most: u64,
+    steps: u64,
     make: impl Fn() -> P,
     wanted: Option<&FailureKind>,
 ) -> Explored {
     let mut exploring = Exploring {
         make,
         most,
+        steps,
         wanted,
         explored: Explored {
             schedules: 0,
@@ -59,7 +61,9 @@ pub(super) fn search<'a, P: Into<Program<'a>>>(
 
 struct Exploring<'w, M> {
     make: M,
+    /// Runs, and steps of each.
     most: u64,
+    steps: u64,
     wanted: Option<&'w FailureKind>,
     explored: Explored,
 }
@@ -76,7 +80,7 @@ impl<'a, P: Into<Program<'a>>, M: Fn() -> P> Exploring<'_, M> {
             list: list.clone(),
             ..Deviations::default()
         };
-        let mut schedule = Schedule::replay(&deviations);
+        let mut schedule = Schedule::replay(&deviations).steps_at_most(self.steps);
         if bound > 0 {
             schedule = schedule.record_slices();
         }

@@ -166,6 +166,7 @@ pub(super) struct Plan {
     pub(super) from: From,
     pub(super) most: u64,
     pub(super) record: bool,
+    pub(super) remember: bool,
     pub(super) slices: bool,
 }
 
@@ -201,6 +202,8 @@ pub(super) struct Order {
     spent: u64,
     most: u64,
     switches: u64,
+    /// Whether deviations are remembered, and those that were.
+    remember: bool,
     made: Vec<Made>,
     /// What was drawn, by number: the rare part of `made`.
     drawn: Vec<(&'static str, u64)>,
@@ -274,6 +277,7 @@ impl Order {
             spent: 0,
             most: plan.most,
             switches: 0,
+            remember: plan.remember,
             made,
             drawn: Vec::new(),
             record: plan.record,
@@ -698,20 +702,28 @@ impl Order {
 
     /// Any other task that can go on, each as likely.
     fn any_other(&mut self) -> Option<usize> {
-        let count = index(self.tasks.len());
+        let others = index(self.tasks.len()).saturating_sub(1);
         let Source::Seed { rng, .. } = &mut self.source else {
             return None;
         };
-        // A guess first: counting all of them costs more the more there are.
-        let guess = rng.u32(..count) as usize;
-        if guess != self.running && self.can_go(guess) {
+        if others == 0 {
+            return None;
+        }
+        // A guess first: counting those that can costs more the more there are.
+        let guess = rng.u32(..others) as usize;
+        let guess = guess + usize::from(guess >= self.running);
+        if self.can_go(guess) {
             return Some(guess);
         }
-        let able: Vec<usize> = self.others().filter(|&j| self.can_go(j)).collect();
+        let able = index(self.others().filter(|&j| self.can_go(j)).count());
+        if able == 0 {
+            return None;
+        }
         let Source::Seed { rng, .. } = &mut self.source else {
             return None;
         };
-        rng.choice(able)
+        let nth = rng.u32(..able) as usize;
+        self.others().filter(|&j| self.can_go(j)).nth(nth)
     }
 
     /// Whom the script wants to run at this place, if it can.
@@ -727,6 +739,9 @@ impl Order {
 
     /// Notes a switch. What could be done otherwise before it is no longer of interest.
     fn deviated(&mut self, what: What, at: u64, turn: u32, to: u32) {
+        if !self.remember {
+            return;
+        }
         self.made.push(Made {
             at,
             task: index(self.running),
@@ -741,6 +756,9 @@ impl Order {
 
     /// Notes a draw.
     fn drew(&mut self, what: What, at: u64, nth: u32, drawn: (&'static str, u64)) {
+        if !self.remember {
+            return;
+        }
         self.made.push(Made {
             at,
             task: index(self.running),

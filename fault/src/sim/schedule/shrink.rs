@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::run::Schedule;
 use super::task::Program;
 
-/// How many switches a failure may need to be looked for at other places, and in how many runs each.
+/// How many switches at other places are looked for, and in how many runs for each number of them.
 const MOVED: usize = 2;
 const RUNS_TO_MOVE: u64 = 2000;
 
@@ -45,8 +45,7 @@ pub fn shrink<'a, P: Into<Program<'a>>>(failure: Box<Failure>, make: impl Fn() -
         make,
         runs: 0,
     };
-    let whole = search.failure.deviations.list.clone();
-    if search.fails(whole, false) {
+    if search.again() {
         search.halve();
         search.elsewhere();
         let found = search.failure.deviations.list.clone();
@@ -67,6 +66,18 @@ struct Search<M> {
 }
 
 impl<'a, P: Into<Program<'a>>, M: Fn() -> P> Search<M> {
+    /// Whether the failure can be had again, with its deviations in any case.
+    fn again(&mut self) -> bool {
+        self.runs += 1;
+        match self.failure.schedule().run((self.make)()) {
+            Err(again) if again.kind.is_like(&self.failure.kind) => {
+                self.failure = again;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Whether `list` fails alike; then it is the new shortest. What of it was not followed is gone.
     fn fails(&mut self, list: Vec<Deviation>, traced: bool) -> bool {
         let deviations = Deviations {
@@ -102,7 +113,8 @@ impl<'a, P: Into<Program<'a>>, M: Fn() -> P> Search<M> {
         for bound in (1..switches).take(MOVED) {
             let bound = u32::try_from(bound).unwrap_or(u32::MAX);
             let wanted = self.failure.kind.clone();
-            let explored = explore::search(bound, RUNS_TO_MOVE, &self.make, Some(&wanted));
+            let explored =
+                explore::search(bound, RUNS_TO_MOVE, self.most, &self.make, Some(&wanted));
             self.runs += explored.schedules;
             if let Some(failure) = explored.failure {
                 self.fails(failure.deviations.list, false);
