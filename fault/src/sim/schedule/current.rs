@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use core::cell::{Cell, RefCell};
+use core::mem::ManuallyDrop;
 
 use super::coroutine;
 use super::order::Order;
@@ -42,8 +43,10 @@ std::thread_local! {
         }
     };
 
-    /// The run of this thread, if there is one. Never borrowed while code of a task runs.
-    static RUN: RefCell<Option<Box<Order>>> = const { RefCell::new(None) };
+    /// The run of this thread, if there is one. Never borrowed while code of a task runs. [`Entered`]
+    /// puts it here and takes it away, so that the thread-local itself has nothing to drop: one that has
+    /// is looked at for that on every access.
+    static RUN: RefCell<Option<ManuallyDrop<Box<Order>>>> = const { RefCell::new(None) };
 }
 
 /// Whether this code runs in a scheduled task that is not being torn down, neither by a failed run
@@ -162,7 +165,7 @@ fn wait_for_lock(turn: u32) {
 /// The scheduler's own access to the run of this thread.
 #[inline]
 pub(super) fn with_order<T>(f: impl FnOnce(&mut Order) -> T) -> Option<T> {
-    RUN.with_borrow_mut(|run| run.as_deref_mut().map(f))
+    RUN.with_borrow_mut(|run| run.as_mut().map(|order| f(order)))
 }
 
 /// Steps that were granted and have not been used; none are afterwards.
@@ -210,7 +213,7 @@ impl Entered {
             "a run inside a task of another run"
         );
         panics::install();
-        let outer = RUN.replace(Some(order));
+        let outer = RUN.replace(Some(ManuallyDrop::new(order)));
         debug_assert!(outer.is_none(), "mode says that there is no run");
         FAST.with(|fast| fast.mode.set(Mode::Running));
         Entered {
@@ -228,13 +231,17 @@ impl Entered {
 
     /// Ends the run, and answers how it went.
     pub(super) fn leave(self) -> Option<Box<Order>> {
-        RUN.take()
+        take_order()
     }
+}
+
+fn take_order() -> Option<Box<Order>> {
+    RUN.take().map(ManuallyDrop::into_inner)
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        RUN.take();
+        drop(take_order());
         FAST.with(|fast| fast.mode.set(Mode::Outside));
         grant(u32::MAX, 0);
         set_clock(0);

@@ -471,7 +471,8 @@ impl Order {
         state.clock = current::now();
         state.live = false;
         self.live -= 1;
-        if let Err(Caught { message, place }) = how {
+        if let Err(caught) = how {
+            let Caught { message, place } = *caught;
             self.failed = Some(FailureKind::Panic {
                 task: Some(state.name.clone()),
                 message,

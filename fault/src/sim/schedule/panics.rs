@@ -43,10 +43,12 @@ pub(super) fn set_quiet(quiet: bool) -> bool {
 }
 
 /// Runs `body`, and catches its panic.
-pub(super) fn catch(body: impl FnOnce()) -> Result<(), Caught> {
-    panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| Caught {
-        message: message(&*payload),
-        place: PLACE.take(),
+pub(super) fn catch(body: impl FnOnce()) -> Result<(), Box<Caught>> {
+    panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+        Box::new(Caught {
+            message: message(&*payload),
+            place: PLACE.take(),
+        })
     })
 }
 
