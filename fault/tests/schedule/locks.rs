@@ -102,7 +102,7 @@ fn a_thread_says_what_it_does_while_it_waits_for_a_lock() {
     std::thread_local! {
         static TURNS: Cell<u32> = const { Cell::new(0) };
     }
-    static HELD: Mutex2 = Mutex2::new();
+    static HELD: HeldElsewhere = HeldElsewhere::new();
 
     // Lets go of the lock in the thirtieth turn: without the turns it would be held for ever.
     let before = set_waiting(Some(|turn| {
@@ -120,11 +120,11 @@ fn a_thread_says_what_it_does_while_it_waits_for_a_lock() {
 }
 
 /// A spin lock that another thread holds until it is told to let go.
-struct Mutex2(SpinLock<()>, core::sync::atomic::AtomicU32);
+struct HeldElsewhere(SpinLock<()>, core::sync::atomic::AtomicU32);
 
-impl Mutex2 {
+impl HeldElsewhere {
     const fn new() -> Self {
-        Mutex2(SpinLock::new(()), core::sync::atomic::AtomicU32::new(0))
+        HeldElsewhere(SpinLock::new(()), core::sync::atomic::AtomicU32::new(0))
     }
 
     fn take(&'static self) {

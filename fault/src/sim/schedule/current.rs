@@ -85,7 +85,19 @@ fn step_slowly(event: Event) {
 }
 
 /// Says that this task cannot go on until somebody else acts: somebody else runs, if anybody can.
-/// It may return without cause, so it belongs in a loop that looks again.
+/// It may return without cause, so it belongs in a loop that looks again:
+///
+/// ```
+/// # use core::cell::Cell;
+/// # use pageless_fault::sim::schedule::{Event, wait};
+/// # let (acknowledged, cpu) = (Cell::new(true), 3);
+/// while !acknowledged.get() {
+///     wait(Event::new("acknowledgement of cpu", cpu));
+/// }
+/// ```
+///
+/// To look is no action, so there is no [`step`] in such a loop. With one in it, tasks that wait for
+/// each other are not a [`Deadlock`](super::FailureKind::Deadlock) but run into the limit of steps.
 pub fn wait(event: Event) {
     if is_running() && with_order(|order| order.at_wait(event)) == Some(true) {
         coroutine::suspend();
@@ -157,7 +169,14 @@ fn wait_for_lock(turn: u32) {
     }
     if turn >= HOPELESS {
         panics::set_quiet(false);
-        panic!("a destructor of an unwound task waits for a lock that another unwound task holds");
+        // The process ends here, so whoever reads this must learn why the run had failed.
+        let told = with_order(|order| order.failure()).flatten();
+        let told = told.or_else(panics::under_way).unwrap_or_default();
+        let seed = with_order(|order| order.seed()).flatten();
+        panic!(
+            "a destructor of an unwound task waits for a lock that another such task holds, \
+             after a run (seed {seed:?}) that failed: {told}"
+        );
     }
     std::thread::yield_now();
 }

@@ -186,6 +186,7 @@ pub(super) enum From {
 #[derive(Debug)]
 pub(super) struct Order {
     base: Base,
+    seed: Option<u64>,
     source: Source,
     tasks: Vec<State>,
     running: usize,
@@ -233,6 +234,10 @@ impl Order {
         let live = tasks.len();
         let mut running = 0;
         let mut made = Vec::new();
+        let seed = match plan.from {
+            From::Seed { seed, .. } => Some(seed),
+            From::Script(_) => None,
+        };
         let (base, source) = match plan.from {
             From::Seed { base, seed, one_in } => {
                 let mut rng = fastrand::Rng::with_seed(seed);
@@ -266,6 +271,7 @@ impl Order {
         };
         Order {
             base,
+            seed,
             source,
             tasks,
             running,
@@ -573,6 +579,15 @@ impl Order {
             },
             slices: self.slices.unwrap_or_default(),
         }
+    }
+
+    /// What has gone wrong so far, and the seed.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failed.as_ref().map(ToString::to_string)
+    }
+
+    pub(super) fn seed(&self) -> Option<u64> {
+        self.seed
     }
 
     /// The tasks that have not ended.
