@@ -7,6 +7,8 @@ mod loom;
 mod mailbox;
 mod presence;
 mod residency;
+#[cfg(all(test, not(loom)))]
+mod stress;
 mod ticket;
 
 pub use cpu_set::{AtomicCpuSet, CpuId, CpuSet, Iter, MAX_CPUS};
