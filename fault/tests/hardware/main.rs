@@ -24,3 +24,4 @@ mod rig;
 mod speculation;
 mod structures;
 mod table;
+mod walker_oracle;
