@@ -223,7 +223,7 @@ impl Cpu {
             Some((translation, frame))
                 if (!write || translation.writable && translation.dirty) && !translation.absent =>
             {
-                Ok(self.effect(va, frame, translation.tag, effect))
+                Ok(self.effect(va, frame, translation, effect))
             }
             _ => self.access_slow(va, write, cached.map(|(found, _)| found), effect),
         }
@@ -234,7 +234,7 @@ impl Cpu {
         &self,
         va: u64,
         frame: u64,
-        made: FrameTag,
+        translation: Translation,
         effect: impl FnOnce(&AtomicU64) -> T,
     ) -> T {
         let Some(word) = self.shared.memory.word(frame, (va >> 3 & 511) as usize) else {
@@ -243,8 +243,8 @@ impl Cpu {
         let result = effect(word);
         // Looked at last: nobody can free the frame of a translation in use without this CPU's acknowledgement, which it gives
         // between instructions.
-        if self.shared.memory.tag(frame) != Some(made) {
-            self.stale_hit(va, frame, made);
+        if self.shared.memory.tag(translation.frame) != Some(translation.tag) {
+            self.stale_hit(va, translation.frame, translation.tag);
         }
         result
     }
@@ -280,21 +280,29 @@ impl Cpu {
                 (write && !translation.writable).then_some(FaultCause::Protection)
             };
             if let Some(cause) = cause {
-                // The fault itself makes the CPU forget the entry (SDM 4.10.4.1): the next try walks.
                 if !translation.absent {
-                    self.with_core(|core| core.tlb.heal(va, core.pcid));
+                    self.forget_faulting(va);
                 }
                 return Err(PageFault { va, write, cause });
             }
         }
-        let (frame, tag) = self
-            .walk(va, write)
-            .map_err(|cause| PageFault { va, write, cause })?;
-        Ok(self.effect(va, frame, tag, effect))
+        let (frame, translation) =
+            self.walk(va, write)
+                .map_err(|cause| PageFault { va, write, cause })?;
+        Ok(self.effect(va, frame, translation, effect))
+    }
+
+    /// A fault itself makes the CPU forget what it would use for `va` (SDM 4.10.4.1), a walk under way included: the next try
+    /// begins at the root, so that a fault which memory does not justify comes once at most.
+    fn forget_faulting(&self, va: u64) {
+        self.with_core(|core| {
+            core.tlb.heal(va, core.pcid);
+            core.speculative = None;
+        });
     }
 
     /// The walk of an instruction: fills the TLB, and answers with the frame that `va` falls into.
-    fn walk(&self, va: u64, write: bool) -> Result<(u64, FrameTag), FaultCause> {
+    fn walk(&self, va: u64, write: bool) -> Result<(u64, Translation), FaultCause> {
         self.enter_window(va);
         let mut walk = self.begin_walk(va).for_write(write);
         loop {
@@ -320,9 +328,10 @@ impl Cpu {
                         Level::Table => 0,
                         _ => va >> 12 & 511,
                     };
-                    return Ok((translation.frame + offset, translation.tag));
+                    return Ok((translation.frame + offset, translation));
                 }
                 Progress::Fault(cause) => {
+                    self.forget_faulting(va);
                     if cause == FaultCause::NotPresent && Mutant::NotPresentCached.active() {
                         self.cache_absence(va);
                     }

@@ -53,7 +53,7 @@ pub struct SimConfig {
     pub cpus: u16,
     /// Frames of memory, of 4 KiB each.
     pub frames: u32,
-    /// Address spaces beside the kernel's.
+    /// Address spaces beside the kernel's: at most 4095, each has a PCID of its own.
     pub user_spaces: u16,
     /// What a CPU can cache.
     pub tlb: TlbShape,
@@ -122,6 +122,12 @@ pub enum BuildError {
     Mailbox {
         /// How many were asked for.
         letters: u16,
+    },
+    /// More address spaces than there are PCIDs to keep them apart.
+    #[error("{spaces} address spaces beside the kernel's: there are PCIDs for 4095")]
+    Spaces {
+        /// How many were asked for.
+        spaces: u16,
     },
     /// Not even the roots of the address spaces fit.
     #[error("{frames} frames do not hold the page tables of {spaces} address spaces")]
@@ -250,6 +256,10 @@ impl SimMachine {
                 letters: config.mailbox,
             });
         }
+        let too_many = BuildError::Spaces {
+            spaces: config.user_spaces,
+        };
+        Pcid::try_new(config.user_spaces).ok_or(too_many)?;
         let no_frames = BuildError::Frames {
             frames: config.frames,
             spaces: config.user_spaces + 1,
@@ -257,7 +267,7 @@ impl SimMachine {
         let memory = Memory::new(config.frames);
         let mut spaces = Vec::new();
         for id in 0..=config.user_spaces {
-            let pcid = Pcid::try_new(id & 0xfff).unwrap_or(Pcid::ZERO);
+            let pcid = Pcid::try_new(id).ok_or(too_many)?;
             spaces.push(Space::new(&memory, pcid).ok_or(no_frames)?);
         }
         // One table of the kernel's half is in every space, so that windows are.
