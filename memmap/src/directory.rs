@@ -1,6 +1,7 @@
 //! The books: which chunks exist, in which state, in which order they were allocated, and how many
 //! bytes they and their page tables take. No memory is touched here and nothing waits; the whole
-//! directory is behind one lock, which the lookup of a present descriptor never takes.
+//! directory is behind one lock, which the lookup of a present descriptor never takes. Which chunk is in
+//! which state can also be read without it, through a [`Reader`].
 //!
 //! ```text
 //!                 begin_fill          finish_fill               claim
@@ -16,8 +17,13 @@
 //!
 //! Chunks that are not in the directory are *absent*: it grows with the budget, not with the device.
 
+mod grace;
+mod index;
+
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ptr;
 
 use hashbrown::HashMap;
 use pageless_fault::mutant::Mutant;
@@ -27,6 +33,9 @@ use rustc_hash::FxBuildHasher;
 
 use crate::counters::Counters;
 use crate::geometry::{ChunkIndex, DESCRIPTOR_BYTES, Geometry, GroupIndex, range};
+
+use index::{Index, Node};
+pub(crate) use index::{Reader, Seen};
 
 /// Which filling of a chunk this is. Never repeats within a memmap, so an old one cannot be taken for
 /// a new one.
@@ -54,6 +63,16 @@ pub enum ChunkState {
     Quarantined,
 }
 
+impl ChunkState {
+    /// Whether somebody is at work, so that the state ends by itself.
+    pub(crate) fn in_motion(self) -> bool {
+        match self {
+            ChunkState::Filling | ChunkState::Frozen | ChunkState::Unmapped => true,
+            ChunkState::Present | ChunkState::Quarantined => false,
+        }
+    }
+}
+
 /// One chunk, as a listing shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkInfo {
@@ -65,6 +84,16 @@ pub struct ChunkInfo {
     pub generation: Generation,
 }
 
+impl ChunkInfo {
+    pub(crate) fn new(geometry: &Geometry, chunk: ChunkIndex, seen: Seen) -> Option<Self> {
+        Some(ChunkInfo {
+            first: geometry.pfn(geometry.first_of(chunk))?,
+            state: seen.state,
+            generation: seen.generation,
+        })
+    }
+}
+
 /// A slot's place in the table. `NIL` is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SlotId(u32);
@@ -73,9 +102,8 @@ const NIL: SlotId = SlotId(u32::MAX);
 
 #[derive(Debug)]
 struct Slot {
-    chunk: ChunkIndex,
-    state: ChunkState,
-    generation: Generation,
+    /// Which chunk, which filling, and where it is in its life. Of a free slot: `Directory::nobody`.
+    node: Arc<Node>,
     /// Bytes from the start that have memory; short of the chunk only after a fill that failed.
     present: u64,
     /// The descriptor, within the chunk, that reclaim last found referenced: the first to look at.
@@ -83,6 +111,13 @@ struct Slot {
     /// Neighbours in order of allocation, while Filling, Present or Frozen. `newer` also links free slots.
     older: SlotId,
     newer: SlotId,
+}
+
+impl Slot {
+    /// Its state; `None` if the slot is free.
+    fn state(&self) -> Option<ChunkState> {
+        self.node.seen().map(|seen| seen.state)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -142,7 +177,12 @@ pub(crate) struct Directory {
     frees_leaf_tables: bool,
     slots: Vec<Slot>,
     free: SlotId,
-    by_chunk: HashMap<ChunkIndex, SlotId, FxBuildHasher>,
+    /// Chunks that are not absent.
+    index: Index,
+    /// Nodes for fills where nothing may be allocated.
+    spare: Vec<Arc<Node>>,
+    /// What free slots have for a node, so that taking one frees no memory either.
+    nobody: Arc<Node>,
     groups: HashMap<GroupIndex, Group, FxBuildHasher>,
     oldest: SlotId,
     newest: SlotId,
@@ -152,13 +192,16 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    pub(crate) fn new(geometry: Geometry, frees_leaf_tables: bool) -> Self {
+    /// For a budget of about `chunks` chunks; more only makes finding one slower.
+    pub(crate) fn new(geometry: Geometry, frees_leaf_tables: bool, chunks: u64) -> Self {
         Directory {
             geometry,
             frees_leaf_tables: frees_leaf_tables && !Mutant::LeafTableKept.active(),
             slots: Vec::new(),
             free: NIL,
-            by_chunk: HashMap::with_hasher(FxBuildHasher),
+            index: Index::new(chunks.min(geometry.chunks())),
+            spare: Vec::new(),
+            nobody: Node::spare(),
             groups: HashMap::with_hasher(FxBuildHasher),
             oldest: NIL,
             newest: NIL,
@@ -174,6 +217,11 @@ impl Directory {
 
     fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
         &mut self.slots[id.0 as usize]
+    }
+
+    /// For looking without the lock.
+    pub(crate) fn reader(&self) -> Reader {
+        self.index.reader()
     }
 
     /// Bytes held against the budget.
@@ -203,20 +251,20 @@ impl Directory {
     }
 
     pub(crate) fn admission(&self, chunk: ChunkIndex) -> Admission {
-        match self.by_chunk.get(&chunk) {
-            Some(&id) => {
-                let slot = self.slot(id);
-                match slot.state {
-                    ChunkState::Present if slot.present < self.geometry.chunk.bytes() => {
-                        Admission::Short {
-                            slot: id,
-                            present: slot.present,
-                        }
+        let found = self
+            .index
+            .get(chunk)
+            .and_then(|node| Some((node.slot(), node.seen()?.state)));
+        match found {
+            Some((id, state)) => {
+                let present = self.slot(id).present;
+                match state {
+                    ChunkState::Present if present < self.geometry.chunk.bytes() => {
+                        Admission::Short { slot: id, present }
                     }
-                    ChunkState::Filling if Mutant::SecondFiller.active() => Admission::Short {
-                        slot: id,
-                        present: slot.present,
-                    },
+                    ChunkState::Filling if Mutant::SecondFiller.active() => {
+                        Admission::Short { slot: id, present }
+                    }
                     ChunkState::Present => Admission::Present,
                     ChunkState::Quarantined => Admission::Quarantined,
                     ChunkState::Filling | ChunkState::Frozen | ChunkState::Unmapped => {
@@ -245,26 +293,21 @@ impl Directory {
     /// the youngest chunk, as in a walk, and only as far as chunks are absent, share its leaf table, and
     /// fit under `limit` bytes.
     pub(crate) fn run_length(&self, chunk: ChunkIndex, most: u64, limit: u64) -> u64 {
-        let walking =
-            self.newest != NIL && self.slot(self.newest).chunk.0.checked_add(1) == Some(chunk.0);
+        let walking = self.newest != NIL
+            && self.slot(self.newest).node.chunk().0.checked_add(1) == Some(chunk.0);
         if most <= 1 || !walking {
             return 1;
         }
         let room =
             limit.saturating_sub(self.charged() + LEAF_TABLE_BYTES) / self.geometry.chunk.bytes();
-        let chunks = self
-            .geometry
-            .pfns
-            .count()
-            .get()
-            .div_ceil(self.geometry.chunk.descriptors());
+        let chunks = self.geometry.chunks();
         let group = self.geometry.group_of(chunk);
         let mut run = 1;
         while run < most.min(room) {
             let next = ChunkIndex(chunk.0 + run);
             if next.0 >= chunks
                 || self.geometry.group_of(next) != group
-                || self.by_chunk.contains_key(&next)
+                || self.index.get(next).is_some()
             {
                 break;
             }
@@ -276,45 +319,49 @@ impl Directory {
     /// Whether a fill can be begun without allocating.
     pub(crate) fn has_room(&self) -> bool {
         (self.free != NIL || self.slots.len() < self.slots.capacity())
-            && self.by_chunk.len() < self.by_chunk.capacity()
+            && !self.spare.is_empty()
             && self.groups.len() < self.groups.capacity()
     }
 
     /// Makes room for `fills` more, so that [`has_room`](Self::has_room) holds before each.
     pub(crate) fn make_room(&mut self, fills: usize) {
         self.slots.reserve(fills);
-        self.by_chunk.reserve(fills);
         self.groups.reserve(fills);
+        while self.spare.len() < fills {
+            self.spare.push(Node::spare());
+        }
     }
 
     /// An absent chunk becomes Filling, in a new generation and as the youngest of all; the caller is
     /// its only filler.
     pub(crate) fn begin_fill(&mut self, chunk: ChunkIndex) -> SlotId {
         self.last_generation += 1;
-        let generation = if Mutant::GenerationKept.active() {
+        let generation = Generation(if Mutant::GenerationKept.active() {
             chunk.0
         } else {
             self.last_generation
+        });
+        let id = if self.free == NIL {
+            SlotId(self.slots.len() as u32)
+        } else {
+            self.free
         };
+        let mut node = self.spare.pop().unwrap_or_else(Node::spare);
+        Node::prepare(&mut node, chunk, id, generation);
         let slot = Slot {
-            chunk,
-            state: ChunkState::Filling,
-            generation: Generation(generation),
+            node: Arc::clone(&node),
             present: 0,
             hint: 0,
             older: NIL,
             newer: NIL,
         };
-        let id = if self.free == NIL {
+        if self.free == NIL {
             self.slots.push(slot);
-            SlotId((self.slots.len() - 1) as u32)
         } else {
-            let id = self.free;
             self.free = self.slot(id).newer;
             *self.slot_mut(id) = slot;
-            id
-        };
-        self.by_chunk.insert(chunk, id);
+        }
+        self.index.insert(node);
         let group = self
             .groups
             .entry(self.geometry.group_of(chunk))
@@ -332,8 +379,8 @@ impl Directory {
 
     /// A chunk that was filled short becomes Filling again. It keeps its place in the order.
     pub(crate) fn resume_fill(&mut self, id: SlotId) {
-        if self.slot(id).state == ChunkState::Present {
-            self.slot_mut(id).state = ChunkState::Filling;
+        if self.slot(id).state() == Some(ChunkState::Present) {
+            self.slot(id).node.set(ChunkState::Filling);
             self.filling += 1;
         }
     }
@@ -342,11 +389,11 @@ impl Directory {
     pub(crate) fn finish_fill(&mut self, id: SlotId, present: u64) {
         let whole = present == self.geometry.chunk.bytes();
         let slot = self.slot_mut(id);
-        if slot.state != ChunkState::Filling {
+        if slot.state() != Some(ChunkState::Filling) {
             return; // only with a second filler, which is a mutant
         }
-        slot.state = ChunkState::Present;
         slot.present = present;
+        slot.node.set(ChunkState::Present);
         self.filling -= 1;
         if whole {
             self.counters.chunks_populated += 1;
@@ -355,8 +402,8 @@ impl Directory {
 
     /// Makes a chunk the youngest although nobody allocated it: a mutant's work.
     pub(crate) fn renew(&mut self, chunk: ChunkIndex) {
-        if let Some(&id) = self.by_chunk.get(&chunk)
-            && self.slot(id).state == ChunkState::Present
+        if let Some(id) = self.index.get(chunk).map(Node::slot)
+            && self.slot(id).state() == Some(ChunkState::Present)
         {
             self.unlink(id);
             self.link_newest(id);
@@ -379,18 +426,17 @@ impl Directory {
         while at != NIL && claimed.len() < most && examined < scan {
             examined += 1;
             let slot = self.slot(at);
-            let (chunk, newer) = (slot.chunk, slot.newer);
-            if slot.state == ChunkState::Present {
+            let (chunk, newer) = (slot.node.chunk(), slot.newer);
+            if slot.state() == Some(ChunkState::Present) {
                 let hinted = u64::from(slot.hint) * DESCRIPTOR_BYTES < slot.present;
                 if hinted && pinned(chunk, slot.hint) {
                     self.counters.passed_over += 1;
                 } else {
-                    let present = slot.present;
-                    self.slot_mut(at).state = ChunkState::Frozen;
+                    slot.node.set(ChunkState::Frozen);
                     claimed.push(Claimed {
                         slot: at,
                         chunk,
-                        present,
+                        present: slot.present,
                     });
                 }
             }
@@ -402,7 +448,7 @@ impl Directory {
     /// A claimed chunk goes back to Present: descriptor `hint` of it is referenced. Its place was kept.
     pub(crate) fn unclaim(&mut self, id: SlotId, hint: u32) {
         let slot = self.slot_mut(id);
-        slot.state = ChunkState::Present;
+        slot.node.set(ChunkState::Present);
         slot.hint = hint;
         self.counters.passed_over += 1;
     }
@@ -413,7 +459,7 @@ impl Directory {
         let mut chunks = Vec::with_capacity(frozen.len());
         for claimed in frozen {
             self.unlink(claimed.slot);
-            self.slot_mut(claimed.slot).state = ChunkState::Unmapped;
+            self.slot(claimed.slot).node.set(ChunkState::Unmapped);
             self.counters.live_bytes -= self.geometry.chunk.bytes();
             self.counters.limbo_bytes += self.geometry.chunk.bytes();
             slots.push(claimed.slot);
@@ -447,7 +493,8 @@ impl Directory {
         condemned
     }
 
-    /// Chunks whose flush is proved are absent again, and their bytes free.
+    /// Chunks whose flush is proved are absent again, and their bytes free. Their nodes go when nobody
+    /// reads them any more: after the flush *and* the epoch, in this order.
     pub(crate) fn bury(&mut self, flushed: Flushed<Condemned>) {
         let condemned = flushed.into_inner();
         self.counters.chunks_reclaimed += condemned.chunks();
@@ -460,7 +507,7 @@ impl Directory {
     pub(crate) fn quarantine(&mut self, frozen: &[Claimed]) {
         self.counters.flush_failures += 1;
         for claimed in frozen {
-            self.slot_mut(claimed.slot).state = ChunkState::Quarantined;
+            self.slot(claimed.slot).node.set(ChunkState::Quarantined);
             self.counters.limbo_bytes -= self.geometry.chunk.bytes();
             self.counters.quarantined_bytes += self.geometry.chunk.bytes();
             let index = self.geometry.group_of(claimed.chunk);
@@ -472,8 +519,10 @@ impl Directory {
 
     fn remove(&mut self, slots: &[SlotId]) {
         for &id in slots {
-            let chunk = self.slot(id).chunk;
-            self.by_chunk.remove(&chunk);
+            let nobody = Arc::clone(&self.nobody);
+            let node = core::mem::replace(&mut self.slot_mut(id).node, nobody);
+            let chunk = node.chunk();
+            self.index.remove(&node);
             self.counters.limbo_bytes -= self.geometry.chunk.bytes();
             let index = self.geometry.group_of(chunk);
             if let Some(group) = self.groups.get_mut(&index) {
@@ -527,24 +576,15 @@ impl Directory {
         })
         .filter_map(|id| {
             let slot = self.slot(id);
-            let first = self.geometry.pfn(self.geometry.first_of(slot.chunk))?;
-            let info = ChunkInfo {
-                first,
-                state: slot.state,
-                generation: slot.generation,
-            };
-            Some((slot.chunk, slot.present, info))
+            let chunk = slot.node.chunk();
+            let info = ChunkInfo::new(&self.geometry, chunk, slot.node.seen()?)?;
+            Some((chunk, slot.present, info))
         })
     }
 
-    /// The chunk, unless it is absent.
-    pub(crate) fn info(&self, chunk: ChunkIndex) -> Option<ChunkInfo> {
-        let slot = self.slot(*self.by_chunk.get(&chunk)?);
-        Some(ChunkInfo {
-            first: self.geometry.pfn(self.geometry.first_of(chunk))?,
-            state: slot.state,
-            generation: slot.generation,
-        })
+    /// What the chunk is at, unless it is absent.
+    pub(crate) fn look(&self, chunk: ChunkIndex) -> Option<Seen> {
+        self.index.get(chunk)?.seen()
     }
 
     /// Checks every invariant that can be checked by looking.
@@ -562,10 +602,13 @@ impl Directory {
             if slot.older != older {
                 return Err("order list: back link");
             }
-            if matches!(slot.state, ChunkState::Unmapped | ChunkState::Quarantined) {
+            if !matches!(
+                slot.state(),
+                Some(ChunkState::Filling | ChunkState::Present | ChunkState::Frozen)
+            ) {
                 return Err("order list: a chunk on its way out");
             }
-            if older != NIL && self.slot(older).generation >= slot.generation {
+            if older != NIL && self.slot(older).node.generation() >= slot.node.generation() {
                 return Err("order list: not in order of allocation");
             }
             linked += 1;
@@ -579,20 +622,32 @@ impl Directory {
             return Err("order list: tail");
         }
         let (mut live, mut limbo, mut quarantined, mut filling, mut listed) = (0, 0, 0, 0, 0);
-        for (index, id) in &self.by_chunk {
-            let slot = self.slot(*id);
-            if slot.chunk != *index {
-                return Err("chunk map: slot of another chunk");
+        let mut nodes = 0;
+        for node in self.index.iter() {
+            nodes += 1;
+            if !ptr::eq(node, Arc::as_ptr(&self.slot(node.slot()).node)) {
+                return Err("index: slot of another chunk");
             }
-            match slot.state {
-                ChunkState::Filling | ChunkState::Present | ChunkState::Frozen => {
+            if !self
+                .index
+                .get(node.chunk())
+                .is_some_and(|found| ptr::eq(found, node))
+            {
+                return Err("index: a chunk that is not found, or twice");
+            }
+            match node.seen().map(|seen| seen.state) {
+                Some(state @ (ChunkState::Filling | ChunkState::Present | ChunkState::Frozen)) => {
                     live += chunk;
                     listed += 1;
-                    filling += u64::from(slot.state == ChunkState::Filling);
+                    filling += u64::from(state == ChunkState::Filling);
                 }
-                ChunkState::Unmapped => limbo += chunk,
-                ChunkState::Quarantined => quarantined += chunk,
+                Some(ChunkState::Unmapped) => limbo += chunk,
+                Some(ChunkState::Quarantined) => quarantined += chunk,
+                None => return Err("index: a chunk that is gone"),
             }
+        }
+        if nodes != self.index.len() {
+            return Err("index: count of chunks");
         }
         if listed != linked {
             return Err("order list: not all live chunks");
@@ -612,9 +667,9 @@ impl Directory {
         }
         for (index, group) in &self.groups {
             let chunks = self
-                .by_chunk
-                .keys()
-                .filter(|chunk| self.geometry.group_of(**chunk) == *index)
+                .index
+                .iter()
+                .filter(|node| self.geometry.group_of(node.chunk()) == *index)
                 .count();
             if chunks != group.chunks as usize {
                 return Err("group: count of chunks");

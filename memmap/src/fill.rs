@@ -78,7 +78,7 @@ impl<W: Window> Memmap<W> {
                     if books.attachment != Attachment::Attached {
                         return Err(GetError::Detached);
                     }
-                    self.wait(books, attempt);
+                    self.wait(books, chunk, attempt);
                 }
                 Admission::Quarantined => {
                     return Err(GetError::Quarantined {
@@ -92,12 +92,24 @@ impl<W: Window> Memmap<W> {
         }
     }
 
-    /// One turn of waiting for whoever is at work on a chunk.
-    fn wait(&self, mut books: MutexGuard<'_, Books<W>>, attempt: &mut Attempt) {
+    /// Waits for whoever is at work on `chunk`, or on the leaf table under it. Looks at the chunk's own
+    /// word meanwhile: neither the books, which those who work need, nor the descriptor, which would fault.
+    fn wait(&self, mut books: MutexGuard<'_, Books<W>>, chunk: ChunkIndex, attempt: &mut Attempt) {
         books.directory.counters.waits += u64::from(attempt.turn == 0);
+        let busy = books.directory.look(chunk).map(|seen| seen.generation);
         drop(books);
-        self.window.relax(attempt.turn);
-        attempt.turn = attempt.turn.saturating_add(1);
+        loop {
+            // Nothing is pinned here: a turn may be long.
+            self.window.relax(attempt.turn);
+            attempt.turn = attempt.turn.saturating_add(1);
+            // A table on its way out has no chunk to look at: one turn, then the books again.
+            let Some(seen) = self.look(chunk) else {
+                return;
+            };
+            if Some(seen.generation) != busy || !seen.state.in_motion() {
+                return;
+            }
+        }
     }
 
     /// One attempt to make the chunk of descriptor `index` present.
@@ -121,7 +133,7 @@ impl<W: Window> Memmap<W> {
             Admission::Present => {
                 // Filled by somebody else meanwhile, or so the books say. A second fault on the very same
                 // filling means that its memory has gone behind our back.
-                let generation = books.directory.info(chunk).map(|info| info.generation);
+                let generation = books.directory.look(chunk).map(|seen| seen.generation);
                 if generation.is_some() && attempt.present_seen == generation {
                     return Err(GetError::Lost {
                         pfn: self.pfn(index),
@@ -131,7 +143,7 @@ impl<W: Window> Memmap<W> {
                 return Ok(Outcome::Again);
             }
             Admission::Busy => {
-                self.wait(books, attempt);
+                self.wait(books, chunk, attempt);
                 return Ok(Outcome::Again);
             }
             Admission::Quarantined => {

@@ -122,6 +122,11 @@ impl Geometry {
         ChunkIndex(index / self.chunk.descriptors())
     }
 
+    /// How many chunks there are.
+    pub(crate) fn chunks(&self) -> u64 {
+        self.pfns.count().get().div_ceil(self.chunk.descriptors())
+    }
+
     pub(crate) fn group_of(&self, chunk: ChunkIndex) -> GroupIndex {
         GroupIndex(chunk.0 / (LEAF_TABLE_SPAN / self.chunk.bytes()))
     }

@@ -56,7 +56,8 @@
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 #![cfg_attr(not(feature = "std"), no_std)]
-#![forbid(unsafe_code)]
+// Only `directory::index` is excepted, where readers follow pointers that an epoch keeps alive.
+#![deny(unsafe_code)]
 
 extern crate alloc;
 
@@ -79,6 +80,8 @@ mod memmap;
 mod page;
 mod reclaim;
 mod refcount;
+#[cfg(feature = "std")]
+mod regions;
 
 #[cfg(feature = "std")]
 pub use background::BackgroundReclaimer;
@@ -98,6 +101,8 @@ pub use memmap::{AttachError, Config, GetError, Lookup, Memmap, TryGetError};
 pub use page::{Owner, PageRef, Pinned};
 pub use reclaim::{RECLAIM_BATCH, ReclaimError, Reclaimed};
 pub use refcount::{FROZEN, MAX_REFERENCES};
+#[cfg(feature = "std")]
+pub use regions::{Region, RegionDetachError, RegionError, RegionGetError, RegionPage, Regions};
 
 /// The memmap of this process's own MMU.
 #[cfg(all(

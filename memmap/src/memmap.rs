@@ -13,9 +13,9 @@ use pageless_pfn::{PagedPfn, Pfn, PfnRange};
 
 use crate::budget::{Budget, BudgetError};
 use crate::counters::Counters;
-use crate::directory::{ChunkInfo, Directory};
+use crate::directory::{ChunkInfo, Directory, Reader, Seen};
 use crate::fill::FILL_AHEAD_MOST;
-use crate::geometry::{ChunkSize, DESCRIPTOR_BYTES, Geometry};
+use crate::geometry::{ChunkIndex, ChunkSize, DESCRIPTOR_BYTES, Geometry};
 use crate::page::{MemmapId, PageRef, Pinned};
 use crate::reclaim::ReclaimError;
 use crate::refcount::{self, Got, MAX_REFERENCES};
@@ -216,6 +216,7 @@ pub struct Memmap<W: Window> {
     pub(crate) reserve_chunks: usize,
     pub(crate) fill_ahead: u64,
     pub(crate) id: MemmapId,
+    reader: Reader,
     pub(crate) books: Mutex<Books<W>>,
 }
 
@@ -251,7 +252,8 @@ impl<W: Window> Memmap<W> {
         // A run of chunks shares one leaf table.
         let largest = (fill_ahead * config.chunk.bytes()).min(LEAF_TABLE_SPAN);
         let window = machine.reserve(geometry.window, largest)?;
-        let directory = Directory::new(geometry, window.frees_leaf_tables());
+        let chunks = config.budget.bytes() / config.chunk.bytes();
+        let directory = Directory::new(geometry, window.frees_leaf_tables(), chunks);
         let memmap = Memmap {
             window,
             geometry,
@@ -259,6 +261,7 @@ impl<W: Window> Memmap<W> {
             reserve_chunks: config.reserve_chunks,
             fill_ahead,
             id: MemmapId::next(),
+            reader: directory.reader(),
             books: Mutex::new(Books {
                 directory,
                 attachment: Attachment::Attached,
@@ -338,8 +341,15 @@ impl<W: Window> Memmap<W> {
             pinned.memmap, self.id,
             "a page pinned through another memmap"
         );
-        if let Some(word) = self.window.word(self.geometry.offset(pinned.index)) {
-            drop(PageRef::new(self, word, pinned.index));
+        drop(self.assume_reference(pinned.index));
+    }
+
+    /// A reference that the caller holds already, as a value.
+    #[inline]
+    pub(crate) fn assume_reference(&self, index: u64) -> PageRef<'_, W> {
+        match self.window.word(self.geometry.offset(index)) {
+            Some(word) => PageRef::new(self, word, index),
+            None => unreachable!("a descriptor outside its window"),
         }
     }
 
@@ -410,12 +420,22 @@ impl<W: Window> Memmap<W> {
         counters.raise_peaks();
     }
 
-    /// The chunk that holds the descriptor of `pfn`, unless it is absent or not covered.
+    /// The chunk that holds the descriptor of `pfn`, unless it is absent or not covered. By the time of
+    /// the answer it may be otherwise. Not for signal handlers.
     #[must_use]
     pub fn chunk(&self, pfn: Pfn) -> Option<ChunkInfo> {
         let index = self.geometry.pfns.index_of(pfn)?;
         let chunk = self.geometry.chunk_of(index);
-        self.books.lock().directory.info(chunk)
+        ChunkInfo::new(&self.geometry, chunk, self.look(chunk)?)
+    }
+
+    /// What the books say of a chunk, without their lock where there is an epoch instead. Not in a
+    /// signal handler.
+    pub(crate) fn look(&self, chunk: ChunkIndex) -> Option<Seen> {
+        match self.reader.look(chunk) {
+            Ok(seen) => seen,
+            Err(_) => self.books.lock().directory.look(chunk),
+        }
     }
 
     /// The chunks that have memory, in the order in which reclaim will consider them.

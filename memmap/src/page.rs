@@ -81,6 +81,14 @@ impl<'m, W: Window> PageRef<'m, W> {
         pinned
     }
 
+    /// Keeps the reference without the borrow; to be taken up again by [`Memmap::assume_reference`].
+    #[cfg(feature = "std")]
+    pub(crate) fn leak(self) -> u64 {
+        let index = self.index;
+        core::mem::forget(self);
+        index
+    }
+
     fn field(&self, at: u64) -> W::Word<'m> {
         let offset = WindowOffset::new(self.index * DESCRIPTOR_BYTES + at);
         match self.memmap.window.word(offset) {

@@ -135,8 +135,8 @@ pub struct Pending {
     ticket: Option<Ticket>,
     /// Whether the ticket is one of those that are put off.
     deferred: bool,
-    record: Option<RecordId>,
-    record_targets: CpuSet,
+    /// The record left, and for whom.
+    record: Option<(RecordId, Box<CpuSet>)>,
     ticks_then: u64,
 }
 
@@ -381,7 +381,6 @@ impl Shootdown {
             ticket: None,
             deferred: false,
             record: None,
-            record_targets: CpuSet::new(),
             ticks_then: cpu.ticks(),
         };
         let asked = targets.len() as u64;
@@ -408,8 +407,7 @@ impl Shootdown {
                     // Nobody to wait for.
                 } else if let Some(record) = self.records.leave(flush, &targets) {
                     add(&self.counters.deferred, asked);
-                    pending.record = Some(record);
-                    pending.record_targets = targets.clone();
+                    pending.record = Some((record, Box::new(targets)));
                 } else {
                     add(&self.counters.fallbacks, 1);
                     self.post(cpu, flush, &targets, &mut pending);
@@ -556,14 +554,14 @@ impl Shootdown {
         if pending.ticket.is_some() {
             return over.filter(|_| self.without_ticket(pending).next().is_none());
         }
-        if let Some(record) = pending.record {
+        if let Some((record, targets)) = &pending.record {
             // Who sleeps, or is away, flushes before it can use the translation.
-            for cpu in pending.record_targets.iter() {
+            for cpu in targets.iter() {
                 if self.presence(cpu).is_away() {
-                    self.records.excuse(record, cpu);
+                    self.records.excuse(*record, cpu);
                 }
             }
-            return over.filter(|_| self.records.is_done(record));
+            return over.filter(|_| self.records.is_done(*record));
         }
         let mut least = Completion::WalkQuiescent;
         for (cpu, receipt) in &pending.receipts {
@@ -744,7 +742,6 @@ impl Pending {
 
 impl<P: Policy> PendingBy<P> {
     /// The same without its type.
-    #[must_use]
     pub fn as_pending(&self) -> &Pending {
         &self.pending
     }

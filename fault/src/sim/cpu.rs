@@ -38,12 +38,12 @@ pub(crate) struct Core {
     /// A walk that no instruction waits for.
     speculative: Option<Walk>,
     /// Windows walked into since everything was last flushed, a bit for each.
-    entered: u32,
+    entered: u64,
     /// For each address space, and last for what is in all of them, up to which generation it has been flushed here.
     flushed: Box<[Generation]>,
 }
 
-const _: () = assert!(super::machine::WINDOWS_MOST as u32 <= u32::BITS);
+const _: () = assert!(super::machine::WINDOWS_MOST as u32 <= u64::BITS);
 
 impl Core {
     pub(crate) fn new(shared: &Shared) -> Self {
@@ -377,7 +377,7 @@ impl Cpu {
             let (root, tag) = core.root;
             let walk = Walk::new(va, core.pcid, root, tag, core.invalidations);
             match core.tlb.structure(va, core.pcid) {
-                Some(cached) => walk.from_structure(&cached),
+                Some(cached) => walk.below_structure(&cached),
                 None => walk,
             }
         })

@@ -3,21 +3,25 @@
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use std::string::ToString;
 
 use super::cpu::{Cpu, SeatError};
 use super::machine::SimMachine;
 use super::schedule::{Failure, Run, Schedule, Task};
-use crate::shootdown::CpuId;
+use crate::shootdown::{CpuId, Processor};
+use crate::sync::set_waiting;
 
 std::thread_local! {
     static CURRENT: RefCell<Option<Rc<Cpu>>> = const { RefCell::new(None) };
 }
 
-/// Code to run on a CPU.
+/// Code to run on a CPU that is a thread.
 pub type Body<'a> = Box<dyn FnOnce(&Cpu) + Send + 'a>;
+
+/// Code to run on a CPU that shares its thread with others.
+pub type ScheduledBody<'a> = Box<dyn FnOnce(&Cpu) + 'a>;
 
 /// Calls `f` with the CPU that this thread runs on.
 ///
@@ -44,12 +48,24 @@ pub(crate) fn with_any<T>(machine: &SimMachine, f: impl FnOnce(&Cpu) -> T) -> Op
         .map(|cpu| f(&cpu))
 }
 
+/// What a CPU that is a thread does while it waits for a lock: the holder may be waiting for it.
+fn wait_for_lock(turn: u32) {
+    match CURRENT.with_borrow(Clone::clone) {
+        Some(cpu) => cpu.relax(turn),
+        None => std::thread::yield_now(),
+    }
+}
+
 /// Back to what was current before.
-struct Restore(Option<Rc<Cpu>>);
+struct Restore {
+    cpu: Option<Rc<Cpu>>,
+    waiting: Option<fn(u32)>,
+}
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        let before = self.0.take();
+        let before = self.cpu.take();
+        set_waiting(self.waiting);
         // Not dropped inside the borrow: a CPU that goes to sleep looks around.
         let mine = CURRENT.with_borrow_mut(|current| core::mem::replace(current, before));
         drop(mine);
@@ -71,7 +87,10 @@ impl SimMachine {
     pub fn run_on<T>(&self, id: CpuId, f: impl FnOnce(&Cpu) -> T) -> Result<T, SeatError> {
         let cpu = Rc::new(self.cpu(id)?);
         let before = CURRENT.with_borrow_mut(|current| current.replace(Rc::clone(&cpu)));
-        let _restore = Restore(before);
+        let _restore = Restore {
+            cpu: before,
+            waiting: set_waiting(Some(wait_for_lock)),
+        };
         Ok(f(&cpu))
     }
 
@@ -106,10 +125,7 @@ impl SimMachine {
     /// # Errors
     ///
     /// There are more bodies than CPUs, or a CPU is in use.
-    pub fn tasks<'a>(
-        &self,
-        bodies: Vec<Box<dyn FnOnce(&Cpu) + 'a>>,
-    ) -> Result<Vec<Task<'a>>, SeatError> {
+    pub fn tasks<'a>(&self, bodies: Vec<ScheduledBody<'a>>) -> Result<Vec<Task<'a>>, SeatError> {
         bodies
             .into_iter()
             .enumerate()
@@ -139,7 +155,7 @@ impl SimMachine {
     pub fn run_scheduled<'a>(
         &self,
         schedule: &Schedule,
-        bodies: Vec<Box<dyn FnOnce(&Cpu) + 'a>>,
+        bodies: Vec<ScheduledBody<'a>>,
     ) -> Result<Run, Box<Failure>> {
         match self.tasks(bodies) {
             Ok(tasks) => schedule.run(tasks),

@@ -30,7 +30,7 @@ pub(crate) const WINDOWS: u64 = 0xffff_c900_0000_0000;
 /// Bytes of address space for each window: 4 GiB.
 pub(crate) const WINDOW_STRIDE: u64 = 1 << 32;
 /// Windows there can be at a time.
-pub(crate) const WINDOWS_MOST: u16 = 32;
+pub(crate) const WINDOWS_MOST: u16 = 64;
 
 const _: () =
     assert!(WINDOWS.is_multiple_of(1 << 39) && WINDOW_STRIDE * (WINDOWS_MOST as u64) <= 1 << 39);
@@ -153,6 +153,7 @@ pub(crate) struct Shared {
     pub(crate) seats: Box<[Seat]>,
     pub(crate) detector: Detector,
     /// Places for windows, by number; `false` is free.
+    #[cfg(feature = "std")]
     windows: Mutex<Vec<bool>>,
     /// Interrupts still to be lost.
     losing: AtomicU32,
@@ -201,6 +202,7 @@ impl Shared {
         (at < u64::from(WINDOWS_MOST)).then_some(at as usize)
     }
 
+    #[cfg(feature = "std")]
     pub(crate) fn take_window(&self) -> Option<u16> {
         let mut windows = self.windows.lock();
         let at = windows.iter().position(|taken| !taken)?;
@@ -208,6 +210,7 @@ impl Shared {
         Some(at as u16)
     }
 
+    #[cfg(feature = "std")]
     pub(crate) fn give_window_back(&self, window: u16) {
         self.windows.lock()[usize::from(window)] = false;
     }
@@ -284,6 +287,7 @@ impl SimMachine {
                 })
                 .collect(),
             detector: Detector::new(),
+            #[cfg(feature = "std")]
             windows: Mutex::new(alloc::vec![false; usize::from(WINDOWS_MOST)]),
             losing: AtomicU32::new(0),
             parked: Mutex::new(VecDeque::new()),
@@ -534,7 +538,6 @@ pub struct Unmapped {
 
 impl Unmapped {
     /// The shootdown.
-    #[must_use]
     pub fn pending(&self) -> &crate::shootdown::Pending {
         &self.pending
     }

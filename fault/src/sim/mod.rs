@@ -48,7 +48,7 @@ mod window;
 pub use cost::Costs;
 pub use cpu::{Cpu, SeatError};
 #[cfg(feature = "std")]
-pub use current::Body;
+pub use current::{Body, ScheduledBody};
 pub use detector::Incident;
 pub use entry::{Entry, Level, PHYSICAL_BITS};
 pub use machine::{BuildError, SimConfig, SimMachine, Speculation, Unmapped};

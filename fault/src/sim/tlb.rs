@@ -349,5 +349,6 @@ impl Tlb {
 
 /// The bits of `va` above those that a table of `level` translates.
 const fn prefix(va: u64, level: Level) -> u64 {
-    va >> (level.shift() + 9) & (1 << (48 - level.shift() - 9)) - 1
+    let bits = level.shift() + 9;
+    va >> bits & ((1 << (48 - bits)) - 1)
 }

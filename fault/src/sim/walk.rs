@@ -118,7 +118,7 @@ impl Walk {
     }
 
     /// Begins further down.
-    pub(crate) fn from_structure(mut self, cached: &Structure) -> Self {
+    pub(crate) fn below_structure(mut self, cached: &Structure) -> Self {
         self.level = cached.level;
         self.table = cached.table;
         self.table_tag = cached.tag;

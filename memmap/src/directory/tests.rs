@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use pageless_fault::{
-    Completion, FaultReason, Fetched, LEAF_TABLE_BYTES, MaySleep, PopulateError, Table, UnmapError,
-    Window, WindowOffset, WindowRange, Word,
+    Completion, FaultReason, Fetched, LEAF_TABLE_BYTES, Machine, MaySleep, PopulateError,
+    ReserveError, Table, UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
 };
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
 use proptest::prelude::*;
@@ -16,10 +16,17 @@ use crate::geometry::{ChunkIndex, ChunkSize, Geometry};
 
 /// A window whose shootdowns are always complete: all that the directory needs to be given proofs.
 #[derive(Debug)]
-struct Instant;
+pub(super) struct Instant;
+
+impl Machine for Instant {
+    type Window = Instant;
+    fn reserve(&self, _: WindowLen, _: u64) -> Result<Instant, ReserveError> {
+        Ok(Instant)
+    }
+}
 
 #[derive(Clone, Copy)]
-struct Nothing;
+pub(super) struct Nothing;
 
 impl Word for Nothing {
     fn fetch_add(self, _: u32) -> Fetched {
@@ -39,7 +46,7 @@ impl Word for Nothing {
 }
 
 #[derive(Clone, Copy)]
-struct NoTable<const STRIDE: u64>;
+pub(super) struct NoTable<const STRIDE: u64>;
 
 impl<const STRIDE: u64> Table for NoTable<STRIDE> {
     type Word = Nothing;
@@ -127,7 +134,8 @@ proptest! {
             FrameCount::new(1024 * chunk.descriptors()),
         ).unwrap();
         let geometry = Geometry::new(pfns, chunk).unwrap();
-        let mut directory = Directory::new(geometry, true);
+        let mut directory = Directory::new(geometry, true, 16);
+        let reader = directory.reader();
         let mut list: Vec<Known> = Vec::new();
         let mut claimed: Vec<Claimed> = Vec::new();
         let per_group = (2 << 20) / chunk.bytes();
@@ -228,6 +236,13 @@ proptest! {
                 }
             }
             directory.self_check().map_err(TestCaseError::fail)?;
+            for n in (0..1024).step_by(if cfg!(miri) { 61 } else { 17 }) {
+                let known = list.iter().find(|known| known.chunk == n).map(|known| known.state);
+                let seen = directory.look(ChunkIndex(n));
+                prop_assert_eq!(seen.map(|seen| seen.state), known);
+                // Where there is an epoch, the same without the lock.
+                prop_assert_eq!(reader.look(ChunkIndex(n)).unwrap_or(seen), seen);
+            }
             let order: Vec<u64> = directory.in_order().map(|(chunk, _, _)| chunk.0).collect();
             let expected: Vec<u64> = list.iter().map(|known| known.chunk).collect();
             prop_assert_eq!(order, expected, "not in order of allocation");
@@ -247,7 +262,7 @@ proptest! {
 fn tables_that_never_go_back_are_counted_but_not_held_against_the_budget() {
     let pfns = PfnRange::try_new(Pfn::try_new(0).unwrap(), FrameCount::new(1 << 20)).unwrap();
     let geometry = Geometry::new(pfns, ChunkSize::MIN).unwrap();
-    let mut directory = Directory::new(geometry, false);
+    let mut directory = Directory::new(geometry, false, 16);
     assert_eq!(
         directory.admission(ChunkIndex(0)),
         Admission::Absent { cost: 4096 }
