@@ -493,7 +493,7 @@ impl Directory {
             }
         }
         let condemned = Condemned { slots, ranges };
-        if Mutant::FreedBeforeFlush.active() {
+        if removed_before_flush() {
             self.remove(&condemned.slots);
         }
         condemned
@@ -504,7 +504,7 @@ impl Directory {
     pub(crate) fn bury(&mut self, flushed: Flushed<Condemned>) {
         let condemned = flushed.into_inner();
         self.counters.chunks_reclaimed += condemned.chunks();
-        if !Mutant::FreedBeforeFlush.active() {
+        if !removed_before_flush() {
             self.remove(&condemned.slots);
         }
     }
@@ -691,6 +691,11 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// Whether faults are let through to chunks whose flush is under way: two mutants, the second of which then finds the old frame.
+fn removed_before_flush() -> bool {
+    Mutant::FreedBeforeFlush.active() || Mutant::OldFrameReinstalled.active()
 }
 
 /// Adds `next`, which lies behind all of `ranges`, joining it to the last one where they touch.

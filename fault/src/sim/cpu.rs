@@ -138,6 +138,10 @@ impl Cpu {
         self.id
     }
 
+    pub(crate) fn is_of(&self, machine: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, machine)
+    }
+
     /// Accesses made so far.
     #[must_use]
     pub fn accesses(&self) -> u64 {

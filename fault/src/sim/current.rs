@@ -73,6 +73,12 @@ impl Drop for Restore {
 }
 
 impl SimMachine {
+    /// Calls `f` with the CPU of this machine that this thread, or coroutine, runs on; `None` if it runs on none.
+    pub fn on_current<T>(&self, f: impl FnOnce(&Cpu) -> T) -> Option<T> {
+        let cpu = CURRENT.with_borrow(Clone::clone)?;
+        cpu.is_of(&self.shared).then(|| f(&cpu))
+    }
+
     /// Runs `f` on CPU `id`, in this thread. Windows of this machine can be used inside.
     ///
     /// # Errors

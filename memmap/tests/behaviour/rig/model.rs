@@ -19,7 +19,7 @@ impl Rig for ModelRig {
     // An access takes a lock here. Miri is in no hurry.
     const PER_MILLE: u64 = if cfg!(miri) { 10 } else { 100 };
 
-    fn new() -> Self {
+    fn new(_time: u64) -> Self {
         ModelRig {
             machine: ModelMachine::default(),
         }
