@@ -85,6 +85,8 @@ pub enum SeatError {
 pub struct Cpu {
     shared: Arc<Shared>,
     id: CpuId,
+    /// Whether it holds the seat, or only stands in for a CPU that sleeps.
+    seated: bool,
     /// `None` only while parked.
     core: RefCell<Option<Core>>,
     /// Sections with interrupts off that are open.
@@ -105,12 +107,15 @@ impl Cpu {
             cpu: id,
             cpus: shared.config.cpus,
         })?;
-        let core = seat
-            .parked
-            .lock()
-            .take()
-            .ok_or(SeatError::Taken { cpu: id })?;
-        let cpu = Cpu::around(shared, id, core);
+        // Acquire pairs with the Release in `drop`: the core is parked.
+        if seat.taken.swap(true, Ordering::Acquire) {
+            return Err(SeatError::Taken { cpu: id });
+        }
+        let Some(core) = seat.parked.lock().take() else {
+            unreachable!("a free CPU without its caches")
+        };
+        let mut cpu = Cpu::around(shared, id, core);
+        cpu.seated = true;
         cpu.wake();
         Ok(cpu)
     }
@@ -119,6 +124,7 @@ impl Cpu {
         Cpu {
             shared: Arc::clone(shared),
             id,
+            seated: false,
             core: RefCell::new(Some(core)),
             interrupts_off: Cell::new(0),
             in_handler: Cell::new(false),
@@ -725,10 +731,16 @@ fn serve_parked(shared: &Arc<Shared>, id: CpuId) {
 
 impl Drop for Cpu {
     fn drop(&mut self) {
-        // Also the end of one that only stood in for a sleeping CPU, which has nothing left to park.
+        if !self.seated {
+            return;
+        }
         if self.core.borrow().is_some() {
             self.sleep();
         }
+        // Release pairs with the Acquire in `claim`.
+        self.shared.seats[usize::from(self.id.get())]
+            .taken
+            .store(false, Ordering::Release);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::shootdown::{
     SpaceId, WaitError,
 };
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Where windows begin: Linux's vmalloc area on x86-64 (Documentation/arch/x86/x86_64/mm.rst).
 pub(crate) const WINDOWS: u64 = 0xffff_c900_0000_0000;
@@ -146,6 +146,9 @@ pub(crate) struct Seat {
     pub(crate) attention: AtomicU32,
     /// When the last interrupt arrives, on the modelled clock.
     pub(crate) arrival: AtomicU64,
+    /// Whether something runs on the CPU, or sleeps on it: nobody else may.
+    pub(crate) taken: AtomicBool,
+    /// What its CPU caches, while it is free or asleep.
     pub(crate) parked: Mutex<Option<Core>>,
 }
 
@@ -293,6 +296,7 @@ impl SimMachine {
                 .map(|_| Seat {
                     attention: AtomicU32::new(0),
                     arrival: AtomicU64::new(0),
+                    taken: AtomicBool::new(false),
                     parked: Mutex::new(None),
                 })
                 .collect(),
