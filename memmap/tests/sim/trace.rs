@@ -39,7 +39,7 @@ fn two_cpus_under_a_policy_that_lies() -> Program<'static> {
 
 #[test]
 fn a_failing_schedule_is_told_in_a_few_lines_and_can_be_had_again() {
-    let failure = first_failure(0..10_000, two_cpus_under_a_policy_that_lies)
+    let failure = first_failure(10_000, two_cpus_under_a_policy_that_lies)
         .expect("a policy that flushes nobody else is not caught");
     let before = failure.deviations.list.len();
     let shrunk = told(failure, two_cpus_under_a_policy_that_lies);
