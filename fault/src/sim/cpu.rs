@@ -85,6 +85,8 @@ pub enum SeatError {
 pub struct Cpu {
     shared: Arc<Shared>,
     id: CpuId,
+    /// Whether it holds the seat, or only stands in for a CPU that sleeps.
+    seated: bool,
     /// `None` only while parked.
     core: RefCell<Option<Core>>,
     /// Sections with interrupts off that are open.
@@ -105,12 +107,15 @@ impl Cpu {
             cpu: id,
             cpus: shared.config.cpus,
         })?;
-        let core = seat
-            .parked
-            .lock()
-            .take()
-            .ok_or(SeatError::Taken { cpu: id })?;
-        let cpu = Cpu::around(shared, id, core);
+        // Acquire pairs with the Release in `drop`: the core is parked.
+        if seat.taken.swap(true, Ordering::Acquire) {
+            return Err(SeatError::Taken { cpu: id });
+        }
+        let Some(core) = seat.parked.lock().take() else {
+            unreachable!("a free CPU without its caches")
+        };
+        let mut cpu = Cpu::around(shared, id, core);
+        cpu.seated = true;
         cpu.wake();
         Ok(cpu)
     }
@@ -119,6 +124,7 @@ impl Cpu {
         Cpu {
             shared: Arc::clone(shared),
             id,
+            seated: false,
             core: RefCell::new(Some(core)),
             interrupts_off: Cell::new(0),
             in_handler: Cell::new(false),
@@ -227,7 +233,7 @@ impl Cpu {
             Some((translation, frame))
                 if (!write || translation.writable && translation.dirty) && !translation.absent =>
             {
-                Ok(self.effect(va, frame, translation.tag, effect))
+                Ok(self.effect(va, frame, translation, effect))
             }
             _ => self.access_slow(va, write, cached.map(|(found, _)| found), effect),
         }
@@ -238,7 +244,7 @@ impl Cpu {
         &self,
         va: u64,
         frame: u64,
-        made: FrameTag,
+        translation: Translation,
         effect: impl FnOnce(&AtomicU64) -> T,
     ) -> T {
         let Some(word) = self.shared.memory.word(frame, (va >> 3 & 511) as usize) else {
@@ -247,8 +253,8 @@ impl Cpu {
         let result = effect(word);
         // Looked at last: nobody can free the frame of a translation in use without this CPU's acknowledgement, which it gives
         // between instructions.
-        if self.shared.memory.tag(frame) != Some(made) {
-            self.stale_hit(va, frame, made);
+        if self.shared.memory.tag(translation.frame) != Some(translation.tag) {
+            self.stale_hit(va, translation.frame, translation.tag);
         }
         result
     }
@@ -284,21 +290,29 @@ impl Cpu {
                 (write && !translation.writable).then_some(FaultCause::Protection)
             };
             if let Some(cause) = cause {
-                // The fault itself makes the CPU forget the entry (SDM 4.10.4.1): the next try walks.
                 if !translation.absent {
-                    self.with_core(|core| core.tlb.heal(va, core.pcid));
+                    self.forget_faulting(va);
                 }
                 return Err(PageFault { va, write, cause });
             }
         }
-        let (frame, tag) = self
-            .walk(va, write)
-            .map_err(|cause| PageFault { va, write, cause })?;
-        Ok(self.effect(va, frame, tag, effect))
+        let (frame, translation) =
+            self.walk(va, write)
+                .map_err(|cause| PageFault { va, write, cause })?;
+        Ok(self.effect(va, frame, translation, effect))
+    }
+
+    /// A fault itself makes the CPU forget what it would use for `va` (SDM 4.10.4.1), a walk under way included: the next try
+    /// begins at the root, so that a fault which memory does not justify comes once at most.
+    fn forget_faulting(&self, va: u64) {
+        self.with_core(|core| {
+            core.tlb.heal(va, core.pcid);
+            core.speculative = None;
+        });
     }
 
     /// The walk of an instruction: fills the TLB, and answers with the frame that `va` falls into.
-    fn walk(&self, va: u64, write: bool) -> Result<(u64, FrameTag), FaultCause> {
+    fn walk(&self, va: u64, write: bool) -> Result<(u64, Translation), FaultCause> {
         self.enter_window(va);
         let mut walk = self.begin_walk(va).for_write(write);
         loop {
@@ -324,9 +338,10 @@ impl Cpu {
                         Level::Table => 0,
                         _ => va >> 12 & 511,
                     };
-                    return Ok((translation.frame + offset, translation.tag));
+                    return Ok((translation.frame + offset, translation));
                 }
                 Progress::Fault(cause) => {
+                    self.forget_faulting(va);
                     if cause == FaultCause::NotPresent && Mutant::NotPresentCached.active() {
                         self.cache_absence(va);
                     }
@@ -457,6 +472,15 @@ impl Cpu {
             Progress::Fault(_) => return,
         }
         self.with_core(|core| core.speculative = Some(walk));
+    }
+
+    /// A non-maskable interrupt: its handler may touch anything that is mapped, and a fault is its own affair.
+    fn perhaps_nmi(&self) {
+        if self.coin("nmi", self.shared.config.nmi_one_in) {
+            let _ = self.access(self.last_va.get(), false, |word| {
+                word.load(Ordering::Acquire)
+            });
+        }
     }
 
     fn coin(&self, what: &'static str, one_in: u32) -> bool {
@@ -707,10 +731,16 @@ fn serve_parked(shared: &Arc<Shared>, id: CpuId) {
 
 impl Drop for Cpu {
     fn drop(&mut self) {
-        // Also the end of one that only stood in for a sleeping CPU, which has nothing left to park.
+        if !self.seated {
+            return;
+        }
         if self.core.borrow().is_some() {
             self.sleep();
         }
+        // Release pairs with the Acquire in `claim`.
+        self.shared.seats[usize::from(self.id.get())]
+            .taken
+            .store(false, Ordering::Release);
     }
 }
 
@@ -730,6 +760,7 @@ impl Processor for Cpu {
         if everything && Mutant::ResidencyClearedEarly.active() {
             self.leave_windows();
             hooks::step("between leaving and flushing", 0);
+            self.perhaps_nmi();
         }
         self.with_core(|core| {
             core.invalidations += 1;

@@ -1,4 +1,8 @@
 //! Shootdowns on the simulated machine. A file for each hazard.
 
+extern crate alloc;
+
+mod one_page;
+mod scene;
 mod stale_hits;
 mod workload;

@@ -109,7 +109,7 @@ fn speculation_that_marks_and_none_at_all_are_no_different() {
 
 #[test]
 fn threads_that_fight_over_a_few_pages_have_no_stale_hits() {
-    let (operations, cpus) = if cfg!(miri) { (60, 2) } else { (50_000, 4) };
+    let (operations, cpus) = if cfg!(miri) { (30, 2) } else { (50_000, 4) };
     for &policy in PolicyKind::ALL.iter().filter(|policy| policy.is_safe()) {
         let fight = Fight::new(config(cpus, policy, 1));
         fight.threads(operations, 1);
