@@ -62,6 +62,9 @@ impl Core {
     }
 }
 
+/// Instructions of the handler of a non-maskable interrupt. Long enough that others get somewhere meanwhile.
+const NMI_READS: u32 = 8;
+
 /// The seat is taken: something runs on this CPU already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SeatError {
@@ -477,9 +480,11 @@ impl Cpu {
     /// A non-maskable interrupt: its handler may touch anything that is mapped, and a fault is its own affair.
     fn perhaps_nmi(&self) {
         if self.coin("nmi", self.shared.config.nmi_one_in) {
-            let _ = self.access(self.last_va.get(), false, |word| {
-                word.load(Ordering::Acquire)
-            });
+            for _ in 0..NMI_READS {
+                let _ = self.access(self.last_va.get(), false, |word| {
+                    word.load(Ordering::Acquire)
+                });
+            }
         }
     }
 
@@ -841,9 +846,11 @@ impl Processor for Cpu {
         hooks::step(what, of);
         if moment == Moment::Take && self.coin("nmi", self.shared.config.nmi_one_in) {
             // Its handler may touch anything that is mapped; a fault is its own affair.
-            let _ = self.access(self.last_va.get(), false, |word| {
-                word.load(Ordering::Acquire)
-            });
+            for _ in 0..NMI_READS {
+                let _ = self.access(self.last_va.get(), false, |word| {
+                    word.load(Ordering::Acquire)
+                });
+            }
         }
     }
 

@@ -82,7 +82,12 @@ fn every_unsafe_policy_is_seen_by_the_detector() {
                     "{} on {cpus} CPUs: nothing in {seed} runs",
                     policy.name()
                 );
-                let fight = Fight::new(config(cpus, *policy, seed));
+                // Most often interrupted where an early acknowledgement hurts.
+                let config = SimConfig {
+                    nmi_one_in: 2,
+                    ..config(cpus, *policy, seed)
+                };
+                let fight = Fight::new(config);
                 fight
                     .scheduled(&Schedule::random(seed), RUN / u64::from(cpus), seed)
                     .unwrap();
