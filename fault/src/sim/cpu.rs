@@ -708,7 +708,14 @@ impl Cpu {
         self.take_signals();
     }
 
-    pub(crate) fn sleep(&self) {
+    /// Goes to sleep, unless it sleeps already.
+    pub(crate) fn rest(&self) {
+        if self.core.borrow().is_some() {
+            self.sleep();
+        }
+    }
+
+    fn sleep(&self) {
         self.take_signals();
         self.shared.engine.presence(self.id).sleep();
         hooks::step("asleep", 0);
@@ -739,9 +746,7 @@ impl Drop for Cpu {
         if !self.seated {
             return;
         }
-        if self.core.borrow().is_some() {
-            self.sleep();
-        }
+        self.rest();
         // Release pairs with the Acquire in `claim`.
         self.shared.seats[usize::from(self.id.get())]
             .taken

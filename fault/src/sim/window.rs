@@ -166,11 +166,11 @@ impl SimWindow {
 
     /// Clears the entry of `level` for `va`; whether there was one.
     fn clear_entry(&self, va: u64, level: Level, batch: u64) -> bool {
+        super::hooks::step("clear", va);
         let old = self
             .machine
             .replace_entry(SpaceId::EVERY, va, level, Entry::ABSENT);
         if old.has(Flags::PRESENT) {
-            super::hooks::step("cleared", va);
             self.retire(old, level, va, batch);
         }
         old.has(Flags::PRESENT)
@@ -280,7 +280,10 @@ impl Word for SimWord<'_> {
     fn release(self) {
         let subtracted =
             current::with(|cpu| cpu.update_u32(self.va(), |old| Some(old.wrapping_sub(1))));
-        SimWindow::held(subtracted);
+        // What is given back while a failed run is torn down may have been lost before: that is told already.
+        if subtracted.is_ok() || !std::thread::panicking() {
+            SimWindow::held(subtracted);
+        }
     }
 
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {

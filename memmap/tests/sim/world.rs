@@ -61,7 +61,12 @@ pub(crate) fn attach(machine: &SimMachine, chunks: u64, tables: u64) -> Arc<SimM
 
 /// The first pfn of a chunk.
 pub(crate) fn chunk(n: u64) -> PagedPfn {
-    let pfn = Pfn::try_new(BASE + n * ChunkSize::MIN.descriptors()).unwrap();
+    within(n, 0)
+}
+
+/// Pfn `k` of chunk `n`.
+pub(crate) fn within(n: u64, k: u64) -> PagedPfn {
+    let pfn = Pfn::try_new(BASE + n * ChunkSize::MIN.descriptors() + k).unwrap();
     PfnT::new(pfn, PfnFlags::DEV | PfnFlags::MAP)
         .paged()
         .unwrap()
@@ -140,12 +145,12 @@ pub(crate) fn assert_clean(machine: &SimMachine) {
     );
 }
 
-/// The first failure of `make`'s program among these seeds, as it was.
+/// The first failure of `make`'s program among so many seeds, as it was.
 pub(crate) fn first_failure<'a>(
-    seeds: impl IntoIterator<Item = u64>,
+    seeds: u64,
     make: impl Fn() -> Program<'a>,
 ) -> Option<Box<Failure>> {
-    seeds.into_iter().find_map(|seed| {
+    (0..seeds).find_map(|seed| {
         Schedule::random(seed)
             .steps_at_most(300_000)
             .run(make())
@@ -153,17 +158,14 @@ pub(crate) fn first_failure<'a>(
     })
 }
 
-/// Runs `make`'s program under all these seeds.
+/// Runs `make`'s program under `seeds` schedules; the environment variable `PAGELESS_SEEDS` says how many times as many.
 ///
 /// # Panics
 ///
 /// One of them failed: tells the shrunk trace.
-pub(crate) fn over_seeds<'a>(
-    of: &str,
-    seeds: impl IntoIterator<Item = u64>,
-    make: impl Fn() -> Program<'a>,
-) {
-    if let Some(failure) = first_failure(seeds, &make) {
+pub(crate) fn over_seeds<'a>(of: &str, seeds: u64, make: impl Fn() -> Program<'a>) {
+    let times = std::env::var("PAGELESS_SEEDS").map_or(1, |times| times.parse().unwrap());
+    if let Some(failure) = first_failure(seeds * times, &make) {
         panic!("{of}: {}", told(failure, make));
     }
 }
