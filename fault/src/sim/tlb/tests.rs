@@ -151,12 +151,13 @@ fn check(tlb: &Tlb, oracle: &Oracle, va: u64, pcid: Pcid) {
 
 proptest! {
     #[test]
-    fn forgets_but_never_invents(shape in shape(), acts in prop::collection::vec(act(), 1..300)) {
+    fn forgets_but_never_invents(shape in shape(), acts in prop::collection::vec(act(), 1..200)) {
         let mut tlb = Tlb::new(shape);
         let mut oracle = Oracle::default();
         let mut asked = Vec::new();
         for (number, act) in acts.into_iter().enumerate() {
             let number = number as u64 + 1;
+            let takes = !matches!(act, Act::Insert { .. } | Act::Structure { .. } | Act::Look { .. });
             match act {
                 Act::Insert { va, level, pcid, global } => {
                     tlb.insert(va, level, pcid, global, translation(number));
@@ -202,7 +203,9 @@ proptest! {
                     prop_assert_eq!((tlb.len(), tlb.structures_cached()), (0, 0));
                 }
             }
-            for (va, pcid) in &asked {
+            // Everything again where something was taken away; else what came last.
+            let from = if takes { 0 } else { asked.len().saturating_sub(4) };
+            for (va, pcid) in &asked[from..] {
                 check(&tlb, &oracle, *va, *pcid);
             }
         }
