@@ -310,7 +310,8 @@ impl Cpu {
     fn forget_faulting(&self, va: u64) {
         self.with_core(|core| {
             core.tlb.heal(va, core.pcid);
-            core.speculative = None;
+            let same_page = |walk: &mut Walk| walk.va >> 12 == va >> 12;
+            let _cancelled = core.speculative.take_if(same_page);
         });
     }
 
@@ -824,6 +825,10 @@ impl Processor for Cpu {
 
     fn relax(&self, turn: u32) {
         hooks::wait("relax", u64::from(turn));
+        if self.core.borrow().is_none() {
+            // Falling asleep, or waking, and waiting for the seat: whoever holds it serves in this CPU's place.
+            return;
+        }
         if !Mutant::WaitsUninterruptible.active() {
             self.take_signals();
         }
