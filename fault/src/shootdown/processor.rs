@@ -32,7 +32,10 @@ pub enum Moment {
     /// A target enters its handler.
     HandlerEntry,
     /// A target takes one request out.
-    Take,
+    Take {
+        /// Who has posted it; `None` if there were too many of them to tell.
+        from: Option<CpuId>,
+    },
     /// A target has acknowledged what it took.
     Acked,
     /// A target leaves its handler.
@@ -62,7 +65,7 @@ impl Moment {
             Moment::Post(target) => ("post to cpu", cpu(target)),
             Moment::Kick { target, .. } => ("interrupt cpu", cpu(target)),
             Moment::HandlerEntry => ("enter the handler", 0),
-            Moment::Take => ("take a request", 0),
+            Moment::Take { .. } => ("take a request", 0),
             Moment::Acked => ("invalidated", 0),
             Moment::HandlerExit => ("leave the handler", 0),
             Moment::AckRead(target) => ("read the answer of cpu", cpu(target)),
