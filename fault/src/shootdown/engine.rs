@@ -638,6 +638,7 @@ impl Shootdown {
             self.purge(cpu, pending);
         }
         let mut turn = 0;
+        cpu.at(Moment::Wait);
         loop {
             let reached = self.reached(cpu, pending);
             if let Some(reached) = reached.filter(|reached| reached.0 >= grade) {
@@ -660,29 +661,30 @@ impl Shootdown {
         }
     }
 
-    /// What waiting has cost on the CPU's clock: each answer is read when it is there, one after the other. Those of the
+    /// What waiting has cost on the CPU's clock: the answers are read one after the other, each when it is there; those of the
     /// interconnect come all at once.
     fn read_answers(&self, cpu: &impl Processor, pending: &Pending, grade: Completion) {
         if pending.over_fabric {
             cpu.at(Moment::FabricSync);
         }
         if pending.ticket.is_some() {
-            for target in self.cpus().filter(|target| *target != cpu.id()) {
-                cpu.at(Moment::AckRead(target));
+            for from in self.cpus().filter(|target| *target != cpu.id()) {
+                let there = cpu.now();
+                cpu.at(Moment::AckRead { from, there });
             }
         }
         for (target, receipt) in &pending.receipts {
             let mailbox = self.mailbox(*target, pending);
-            let at = if grade == Completion::Entered {
+            let there = if grade == Completion::Entered {
                 mailbox.entered_at(*receipt)
             } else {
                 mailbox.acked_at(*receipt)
             };
-            if let Some(at) = at {
-                cpu.advance_to(at.get());
-            }
-            if !pending.over_fabric {
-                cpu.at(Moment::AckRead(*target));
+            let (from, there) = (*target, there.map_or(0, Stamp::get));
+            if pending.over_fabric {
+                cpu.advance_to(there);
+            } else {
+                cpu.at(Moment::AckRead { from, there });
             }
         }
     }

@@ -161,7 +161,7 @@ impl Costs {
     pub fn of(&self, on: CpuId, moment: Moment) -> u64 {
         match moment {
             Moment::Setup { scanned } => self.setup + self.scan * u64::from(scanned),
-            Moment::Post(target) | Moment::AckRead(target) => self.line(on, target),
+            Moment::Post(other) | Moment::AckRead { from: other, .. } => self.line(on, other),
             Moment::Kick { message, .. } => {
                 if message {
                     self.message
@@ -171,7 +171,7 @@ impl Costs {
             }
             Moment::HandlerEntry => self.entry,
             Moment::Take { from } => self.take_lines * self.line(on, from.unwrap_or(on)),
-            Moment::Acked => 0,
+            Moment::Acked | Moment::Wait => 0,
             Moment::HandlerExit => self.exit,
             Moment::Record => self.record,
             Moment::Sweep { records } => self.sweep * u64::from(records),

@@ -106,6 +106,8 @@ pub struct Cpu {
     random: RefCell<fastrand::Rng>,
     /// The modelled clock of a sleeping CPU whose handler is executed by whoever rang; the task's own clock is the other CPU's.
     apart: Option<Cell<u64>>,
+    /// While answers are read: the modelled moment up to which that has got.
+    reading: Cell<u64>,
 }
 
 impl Cpu {
@@ -140,6 +142,7 @@ impl Cpu {
                 shared.config.seed ^ u64::from(id.get()) << 32,
             )),
             apart: None,
+            reading: Cell::new(0),
         }
     }
 
@@ -858,7 +861,17 @@ impl Processor for Cpu {
         let (what, of) = moment.describe();
         // Announced before it is charged: who looks at this CPU in between finds the clock of what has been done.
         hooks::step(what, of);
-        self.charge(costs.of(self.id, moment));
+        let cost = costs.of(self.id, moment);
+        match moment {
+            Moment::Wait => self.reading.set(self.now()),
+            Moment::AckRead { there, .. } => {
+                // The CPU's own clock knows when the last answer came, not when the earlier ones were read.
+                let read = self.reading.get().max(there) + cost;
+                self.reading.set(read);
+                self.advance_to(read);
+            }
+            _ => self.charge(cost),
+        }
         if matches!(moment, Moment::Take { .. }) && self.coin("nmi", self.shared.config.nmi_one_in)
         {
             // Its handler may touch anything that is mapped; a fault is its own affair.
