@@ -176,7 +176,7 @@ impl Cpu {
     }
 
     /// The end of one instruction and the beginning of the next: others may act, interrupts are taken.
-    #[inline]
+    #[inline(always)]
     fn boundary(&self, what: &'static str, of: u64) {
         hooks::step(what, of);
         self.take_signals();
@@ -234,6 +234,7 @@ impl Cpu {
         self.shared.engine.serve_fabric(self);
     }
 
+    #[cold]
     fn tick(&self) {
         self.until_tick.set(self.shared.config.tick_every);
         if self.interrupts_on() && !self.shared.is_tickless(self.id) {
@@ -243,7 +244,7 @@ impl Cpu {
     }
 
     /// Translates and has the effect, as one instruction.
-    #[inline]
+    #[inline(always)]
     fn access<T>(
         &self,
         va: u64,
@@ -265,7 +266,7 @@ impl Cpu {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn effect<T>(
         &self,
         va: u64,
