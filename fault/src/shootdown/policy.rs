@@ -23,6 +23,84 @@
 //! | [`EarlyReuse`] | takes `entered` for the end |
 //! | [`SweepUnwaited`] | LATR's artefact as configured by default: reuse at once, while records are still unread |
 //! | [`SweepTimed`] | reuse after two of one's own ticks, whether or not others have ticked |
+//!
+//! # Freeing by type
+//!
+//! A policy that is known by type yields its own proof ([`Policy::Proof`]), and [`Memory::free`](crate::sim::Memory::free) takes
+//! [`WalkQuiescent`] only:
+//!
+//! ```
+//! use pageless_fault::shootdown::{CpuId, Flush, Place, SpaceId, policy::ConcurrentIpi};
+//! use pageless_fault::sim::{Entry, Level, SimConfig, SimMachine};
+//! use x86_64::structures::paging::PageTableFlags as Flags;
+//!
+//! let machine = SimMachine::new(SimConfig::default())?;
+//! let (cpu, space) = (machine.cpu(CpuId::new(0))?, SpaceId::new(0));
+//! let frame = machine.alloc().unwrap();
+//! let leaf = Entry::new(frame.pfn().get(), Flags::PRESENT);
+//! machine.map_entry(space, 0x1000, Level::Table, leaf)?;
+//! cpu.load(0x1000)?;
+//!
+//! machine.replace_entry(space, 0x1000, Level::Table, Entry::ABSENT);
+//! let (engine, place) = (machine.engine(), Place { space, window: None });
+//! let pending = engine.begin_by::<ConcurrentIpi>(&cpu, &Flush::pages(0x1000, 1), place);
+//! let proof = engine.prove(&cpu, &pending)?;
+//! machine.memory().free([frame], &proof);
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! The same under [`EarlyAck`] does not compile. What it proves, [`Entered`], is no
+//! [`WalkQuiescent`]:
+//!
+//! ```compile_fail,E0308
+//! # use pageless_fault::shootdown::{CpuId, Flush, Place, SpaceId, policy::EarlyAck};
+//! # use pageless_fault::sim::{Entry, Level, SimConfig, SimMachine};
+//! # use x86_64::structures::paging::PageTableFlags as Flags;
+//! # let machine = SimMachine::new(SimConfig::default())?;
+//! # let (cpu, space) = (machine.cpu(CpuId::new(0))?, SpaceId::new(0));
+//! # let frame = machine.alloc().unwrap();
+//! # let leaf = Entry::new(frame.pfn().get(), Flags::PRESENT);
+//! # machine.map_entry(space, 0x1000, Level::Table, leaf)?;
+//! # cpu.load(0x1000)?;
+//! # machine.replace_entry(space, 0x1000, Level::Table, Entry::ABSENT);
+//! # let (engine, place) = (machine.engine(), Place { space, window: None });
+//! let pending = engine.begin_by::<EarlyAck>(&cpu, &Flush::pages(0x1000, 1), place);
+//! let proof = engine.prove(&cpu, &pending)?;
+//! machine.memory().free([frame], &proof); // expected `&WalkQuiescent`, found `&Entered`
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! It frees after it has asked once more, whether the flushes have been executed as well:
+//!
+//! ```
+//! # use pageless_fault::shootdown::{CpuId, Flush, Place, SpaceId, policy::EarlyAck};
+//! # use pageless_fault::sim::{Entry, Level, SimConfig, SimMachine};
+//! # use x86_64::structures::paging::PageTableFlags as Flags;
+//! # let machine = SimMachine::new(SimConfig::default())?;
+//! # let (cpu, space) = (machine.cpu(CpuId::new(0))?, SpaceId::new(0));
+//! # let frame = machine.alloc().unwrap();
+//! # let leaf = Entry::new(frame.pfn().get(), Flags::PRESENT);
+//! # machine.map_entry(space, 0x1000, Level::Table, leaf)?;
+//! # cpu.load(0x1000)?;
+//! # machine.replace_entry(space, 0x1000, Level::Table, Entry::ABSENT);
+//! # let (engine, place) = (machine.engine(), Place { space, window: None });
+//! let pending = engine.begin_by::<EarlyAck>(&cpu, &Flush::pages(0x1000, 1), place);
+//! let entered = engine.prove(&cpu, &pending)?; // go on with something else
+//! let proof = engine.finish(&cpu, &pending)?;
+//! machine.memory().free([frame], &proof);
+//! # drop(entered);
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! Nor can a proof be made by hand:
+//!
+//! ```compile_fail,E0451
+//! use pageless_fault::shootdown::WalkQuiescent;
+//! let proof = WalkQuiescent { _made_here: core::marker::PhantomData };
+//! ```
+//!
+//! What the type does not say is *which* shootdown a proof comes from. [`Unmapped`](crate::sim::Unmapped) and
+//! [`FlushDebt`](crate::FlushDebt) keep frame and shootdown together; whoever frees by hand answers for the pair.
 
 use super::proof::{Entered, Proof, WalkQuiescent};
 

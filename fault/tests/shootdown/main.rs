@@ -5,4 +5,5 @@ extern crate alloc;
 mod one_page;
 mod scene;
 mod stale_hits;
+mod typed_proofs;
 mod workload;
