@@ -65,6 +65,7 @@ impl Core {
     }
 
     /// The clocks of a new run begin at 0.
+    #[cfg(feature = "std")]
     pub(crate) fn restart_clock(&mut self) {
         self.clock = 0;
     }
