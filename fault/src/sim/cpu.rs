@@ -147,6 +147,7 @@ impl Cpu {
         self.id
     }
 
+    #[cfg(feature = "std")]
     pub(crate) fn is_of(&self, machine: &Arc<Shared>) -> bool {
         Arc::ptr_eq(&self.shared, machine)
     }

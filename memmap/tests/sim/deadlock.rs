@@ -115,14 +115,31 @@ fn two_initiators(policy: PolicyKind) -> Program<'static> {
     })
 }
 
-#[test]
-fn two_initiators_and_a_cpu_with_interrupts_off_end_under_every_schedule_of_two_preemptions() {
-    let explored = explore(3, 1_000_000, || two_initiators(PolicyKind::ConcurrentIpi));
+/// Every schedule with so many deviations from the default one ends, and nothing stale is met.
+fn explored_to_the_end(bound: u32, make: impl Fn() -> Program<'static>) {
+    let explored = explore(bound, 1_000_000, make);
     if let Some(failure) = explored.failure {
         panic!("{failure}");
     }
     println!("{} schedules", explored.schedules);
     assert!(explored.complete, "{} schedules", explored.schedules);
+}
+
+#[test]
+fn two_initiators_and_a_cpu_with_interrupts_off_end_under_every_schedule_of_two_preemptions() {
+    explored_to_the_end(2, || two_initiators(PolicyKind::ConcurrentIpi));
+}
+
+#[test]
+fn two_initiators_and_a_cpu_with_interrupts_off_end_under_every_schedule_of_three_preemptions() {
+    explored_to_the_end(3, || two_initiators(PolicyKind::ConcurrentIpi));
+}
+
+#[test]
+fn under_every_safe_policy_they_end_under_every_schedule_of_two_preemptions() {
+    for policy in safe() {
+        explored_to_the_end(2, || two_initiators(policy));
+    }
 }
 
 #[test]
@@ -133,12 +150,7 @@ fn two_reclaimers_a_fault_with_interrupts_off_and_one_that_must_reclaim_end_unde
         nmi_one_in: 0,
         ..config(4, PolicyKind::ConcurrentIpi)
     };
-    let explored = explore(1, 1_000_000, || four_cpus(quiet, 2));
-    if let Some(failure) = explored.failure {
-        panic!("{failure}");
-    }
-    println!("{} schedules", explored.schedules);
-    assert!(explored.complete, "{} schedules", explored.schedules);
+    explored_to_the_end(1, || four_cpus(quiet, 2));
 }
 
 #[test]

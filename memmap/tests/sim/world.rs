@@ -46,13 +46,23 @@ pub(crate) fn safe() -> impl Iterator<Item = PolicyKind> {
 
 /// A memmap over so many leaf tables of small chunks, with a budget of `chunks` chunks in `tables` tables.
 pub(crate) fn attach(machine: &SimMachine, chunks: u64, tables: u64) -> Arc<SimMemmap> {
+    attach_with_reserve(machine, chunks, tables, 0)
+}
+
+/// The same, with so many chunks of the budget (each with a table) set aside for lookups that cannot wait.
+pub(crate) fn attach_with_reserve(
+    machine: &SimMachine,
+    chunks: u64,
+    tables: u64,
+    reserve_chunks: usize,
+) -> Arc<SimMemmap> {
     let first = Pfn::try_new(BASE).unwrap();
     let frames = FrameCount::new(8 * CHUNKS_OF_A_TABLE * ChunkSize::MIN.descriptors());
     let bytes = chunks * CHUNK + tables * LEAF_TABLE_BYTES;
     let config = Config {
         chunk: ChunkSize::MIN,
         budget: Budget::with_watermarks(bytes, bytes, bytes, ChunkSize::MIN).unwrap(),
-        reserve_chunks: 0,
+        reserve_chunks,
         fill_ahead: 1,
     };
     let range = PfnRange::try_new(first, frames).unwrap();
