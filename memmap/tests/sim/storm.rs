@@ -106,7 +106,7 @@ fn a_memmap_weathers_it_under_every_safe_policy_and_gives_every_frame_back() {
         for cpus in [2, 3, 5, 8] {
             let name = format!("{} on {cpus} cpus", policy.name());
             let config = config(cpus, policy);
-            over_seeds(&name, 40, || storm(config, 40 / u32::from(cpus), 0));
+            over_seeds(&name, 100, || storm(config, 40 / u32::from(cpus), 0));
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) const CHUNKS_OF_A_TABLE: u64 = 512;
 pub(crate) const CHUNK: u64 = 4096;
 
 /// A machine of `cpus` CPUs that does unasked whatever it may: speculation, interrupts in between, ticks often, mailboxes
-/// for two.
+/// for one.
 pub(crate) fn config(cpus: u16, policy: PolicyKind) -> SimConfig {
     SimConfig {
         cpus,
@@ -32,7 +32,7 @@ pub(crate) fn config(cpus: u16, policy: PolicyKind) -> SimConfig {
         speculate_one_in: 8,
         nmi_one_in: 4,
         tick_every: 16,
-        mailbox: 2,
+        mailbox: 1,
         patience: 20_000,
         ..SimConfig::default()
     }
