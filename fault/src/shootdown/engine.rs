@@ -417,18 +417,16 @@ impl Shootdown {
                 pending.over_fabric = true;
                 cpu.at(Moment::FabricPost);
                 for target in targets.iter() {
-                    let letter = Letter(flush.encode());
                     let receipt = self
                         .station(target)
                         .fabric
-                        .post(letter, Stamp::new(cpu.now()));
+                        .post(letter(flush, by), Stamp::new(cpu.now()));
                     pending.receipts.push((target, receipt));
                 }
                 for target in targets.iter() {
                     cpu.signal(target, Signal::Fabric);
                 }
                 add(&self.counters.fabric, 1);
-                cpu.at(Moment::FabricSync);
             }
             // The ticket is taken now, so that any full flush from here on counts.
             Delivery::Deferred => {
@@ -455,11 +453,10 @@ impl Shootdown {
     fn post(&self, cpu: &impl Processor, flush: &Flush, targets: &CpuSet, pending: &mut Pending) {
         for target in targets.iter() {
             cpu.at(Moment::Post(target));
-            let letter = Letter(flush.encode());
             let receipt = self
                 .station(target)
                 .mailbox
-                .post(letter, Stamp::new(cpu.now()));
+                .post(letter(flush, cpu.id()), Stamp::new(cpu.now()));
             if matches!(receipt, Receipt::Everything { .. }) {
                 add(&self.counters.overflows, 1);
             }
@@ -488,7 +485,9 @@ impl Shootdown {
         cpu.at(Moment::HandlerEntry);
         station.mailbox.enter(Stamp::new(cpu.now()));
         let answered = station.mailbox.serve(Stamp::new(cpu.now()), |served| {
-            cpu.at(Moment::Take);
+            cpu.at(Moment::Take {
+                from: sender(served),
+            });
             execute(cpu, served);
             cpu.at(Moment::Acked);
             Stamp::new(cpu.now())
@@ -639,6 +638,7 @@ impl Shootdown {
             self.purge(cpu, pending);
         }
         let mut turn = 0;
+        cpu.at(Moment::Wait);
         loop {
             let reached = self.reached(cpu, pending);
             if let Some(reached) = reached.filter(|reached| reached.0 >= grade) {
@@ -661,19 +661,31 @@ impl Shootdown {
         }
     }
 
-    /// What waiting has cost on the CPU's clock: each answer is read when it is there, one after the other.
+    /// What waiting has cost on the CPU's clock: the answers are read one after the other, each when it is there; those of the
+    /// interconnect come all at once.
     fn read_answers(&self, cpu: &impl Processor, pending: &Pending, grade: Completion) {
+        if pending.over_fabric {
+            cpu.at(Moment::FabricSync);
+        }
+        if pending.ticket.is_some() {
+            for from in self.cpus().filter(|target| *target != cpu.id()) {
+                let there = cpu.now();
+                cpu.at(Moment::AckRead { from, there });
+            }
+        }
         for (target, receipt) in &pending.receipts {
             let mailbox = self.mailbox(*target, pending);
-            let at = if grade == Completion::Entered {
+            let there = if grade == Completion::Entered {
                 mailbox.entered_at(*receipt)
             } else {
                 mailbox.acked_at(*receipt)
             };
-            if let Some(at) = at {
-                cpu.advance_to(at.get());
+            let (from, there) = (*target, there.map_or(0, Stamp::get));
+            if pending.over_fabric {
+                cpu.advance_to(there);
+            } else {
+                cpu.at(Moment::AckRead { from, there });
             }
-            cpu.at(Moment::AckRead(*target));
         }
     }
 
@@ -744,6 +756,20 @@ impl<P: Policy> PendingBy<P> {
     /// The same without its type.
     pub fn as_pending(&self) -> &Pending {
         &self.pending
+    }
+}
+
+/// What is to be flushed, and in the last word who asks.
+fn letter(flush: &Flush, by: CpuId) -> Letter {
+    let [first, pages, tables, _] = flush.encode();
+    Letter([first, pages, tables, u64::from(by.get())])
+}
+
+/// Who has written it; `None` if several have.
+fn sender(served: Served) -> Option<CpuId> {
+    match served {
+        Served::Request { letter, .. } => Some(CpuId::new(letter.0[3] as u16)),
+        Served::Everything { .. } => None,
     }
 }
 

@@ -32,13 +32,23 @@ pub enum Moment {
     /// A target enters its handler.
     HandlerEntry,
     /// A target takes one request out.
-    Take,
+    Take {
+        /// Who has posted it; `None` if there were too many of them to tell.
+        from: Option<CpuId>,
+    },
     /// A target has acknowledged what it took.
     Acked,
     /// A target leaves its handler.
     HandlerExit,
-    /// The initiator has read the acknowledgement of this CPU.
-    AckRead(CpuId),
+    /// The initiator begins to wait for acknowledgements.
+    Wait,
+    /// The initiator has read one. Of those that are read in one wait, an early one is read while late ones are on their way.
+    AckRead {
+        /// Whose.
+        from: CpuId,
+        /// When it was there, on the clock of whoever gave it.
+        there: u64,
+    },
     /// The initiator leaves a record for others' ticks.
     Record,
     /// A CPU reads the records of others at its tick.
@@ -62,10 +72,11 @@ impl Moment {
             Moment::Post(target) => ("post to cpu", cpu(target)),
             Moment::Kick { target, .. } => ("interrupt cpu", cpu(target)),
             Moment::HandlerEntry => ("enter the handler", 0),
-            Moment::Take => ("take a request", 0),
+            Moment::Take { .. } => ("take a request", 0),
             Moment::Acked => ("invalidated", 0),
             Moment::HandlerExit => ("leave the handler", 0),
-            Moment::AckRead(target) => ("read the answer of cpu", cpu(target)),
+            Moment::Wait => ("wait for answers", 0),
+            Moment::AckRead { from, .. } => ("read the answer of cpu", cpu(from)),
             Moment::Record => ("leave a record", 0),
             Moment::Sweep { records } => ("sweep records", u64::from(records)),
             Moment::FabricPost => ("broadcast", 0),

@@ -18,7 +18,7 @@ use core::fmt;
 use super::detector::Incident;
 use super::entry::Level;
 use super::hooks;
-use super::machine::{Shared, Speculation};
+use super::machine::{Seat, Shared, Speculation};
 use super::memory::FrameTag;
 use super::tlb::{Pcid, Tlb, Translation};
 use super::walk::{FaultCause, PageFault, Progress, Walk};
@@ -41,6 +41,8 @@ pub(crate) struct Core {
     entered: u64,
     /// For each address space, and last for what is in all of them, up to which generation it has been flushed here.
     flushed: Box<[Generation]>,
+    /// While parked: the modelled clock. A sleeping CPU's time passes when something wakes it.
+    clock: u64,
 }
 
 const _: () = assert!(super::machine::WINDOWS_MOST as u32 <= u64::BITS);
@@ -58,7 +60,14 @@ impl Core {
             speculative: None,
             entered: 0,
             flushed: vec![Generation::ZERO; usize::from(shared.config.user_spaces) + 2].into(),
+            clock: 0,
         }
+    }
+
+    /// The clocks of a new run begin at 0.
+    #[cfg(feature = "std")]
+    pub(crate) fn restart_clock(&mut self) {
+        self.clock = 0;
     }
 }
 
@@ -101,6 +110,10 @@ pub struct Cpu {
     accesses: Cell<u64>,
     last_va: Cell<u64>,
     random: RefCell<fastrand::Rng>,
+    /// The modelled clock of a sleeping CPU whose handler is executed by whoever rang; the task's own clock is the other CPU's.
+    apart: Option<Cell<u64>>,
+    /// While answers are read: the modelled moment up to which that has got.
+    reading: Cell<u64>,
 }
 
 impl Cpu {
@@ -138,6 +151,17 @@ impl Cpu {
             random: RefCell::new(fastrand::Rng::with_seed(
                 shared.config.seed ^ u64::from(id.get()) << 32,
             )),
+            apart: None,
+            reading: Cell::new(0),
+        }
+    }
+
+    /// Puts `ns` on the modelled clock.
+    #[inline]
+    fn charge(&self, ns: u64) {
+        match &self.apart {
+            None => hooks::charge(ns),
+            Some(clock) => clock.set(clock.get().saturating_add(ns)),
         }
     }
 
@@ -167,7 +191,7 @@ impl Cpu {
     }
 
     /// The end of one instruction and the beginning of the next: others may act, interrupts are taken.
-    #[inline]
+    #[inline(always)]
     fn boundary(&self, what: &'static str, of: u64) {
         hooks::step(what, of);
         self.take_signals();
@@ -199,19 +223,33 @@ impl Cpu {
         let seat = &self.shared.seats[usize::from(self.id.get())];
         // Acquire as above. Cleared before the mailbox is read: what comes later rings again.
         if seat.attention.fetch_and(!FABRIC, Ordering::Acquire) & FABRIC != 0 {
-            self.shared.engine.serve_fabric(self);
+            self.serve_fabric(seat);
         }
         if self.interrupts_on()
             && seat.attention.fetch_and(!INTERRUPT, Ordering::Acquire) & INTERRUPT != 0
         {
-            // Acquire pairs with the Release in `signal`.
-            hooks::advance_to(seat.arrival.load(Ordering::Acquire));
+            // Acquire pairs with the Release in `signal`. One that came while interrupts were off has passed already.
+            let arrival = seat.arrival.swap(0, Ordering::Acquire);
+            if arrival > self.now() {
+                self.advance_to(arrival);
+                if self.apart.is_some() {
+                    self.charge(self.shared.config.costs.idle_exit);
+                }
+            }
             self.in_handler.set(true);
             self.shared.engine.serve(self);
             self.in_handler.set(false);
         }
     }
 
+    /// What the interconnect has brought is executed when it comes, by a sleeping CPU as well.
+    fn serve_fabric(&self, seat: &Seat) {
+        // Acquire pairs with the Release in `signal`.
+        self.advance_to(seat.fabric_arrival.swap(0, Ordering::Acquire));
+        self.shared.engine.serve_fabric(self);
+    }
+
+    #[cold]
     fn tick(&self) {
         self.until_tick.set(self.shared.config.tick_every);
         if self.interrupts_on() && !self.shared.is_tickless(self.id) {
@@ -221,7 +259,7 @@ impl Cpu {
     }
 
     /// Translates and has the effect, as one instruction.
-    #[inline]
+    #[inline(always)]
     fn access<T>(
         &self,
         va: u64,
@@ -231,7 +269,7 @@ impl Cpu {
         self.boundary(if write { "write" } else { "read" }, va);
         self.accesses.set(self.accesses.get() + 1);
         self.last_va.set(va);
-        hooks::charge(self.shared.config.costs.hit);
+        self.charge(self.shared.config.costs.hit);
         let cached = self.with_core(|core| core.tlb.lookup(va, core.pcid));
         match cached {
             Some((translation, frame))
@@ -243,7 +281,7 @@ impl Cpu {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn effect<T>(
         &self,
         va: u64,
@@ -274,7 +312,7 @@ impl Cpu {
             pfn: super::machine::pfn(frame),
             made,
             now,
-            at: hooks::now(),
+            at: self.now(),
         });
     }
 
@@ -311,7 +349,8 @@ impl Cpu {
     fn forget_faulting(&self, va: u64) {
         self.with_core(|core| {
             core.tlb.heal(va, core.pcid);
-            core.speculative = None;
+            let same_page = |walk: &mut Walk| walk.va >> 12 == va >> 12;
+            let _cancelled = core.speculative.take_if(same_page);
         });
     }
 
@@ -323,7 +362,7 @@ impl Cpu {
             // Between two of its memory accesses others may act. Interrupts wait for the end of the instruction; the
             // interconnect does not.
             hooks::step("walk", va);
-            hooks::charge(self.shared.config.costs.walk);
+            self.charge(self.shared.config.costs.walk);
             self.take_fabric();
             let overtaken = self.with_core(|core| core.invalidations != walk.begun);
             if overtaken && !Mutant::FillNotRevalidated.active() {
@@ -361,7 +400,7 @@ impl Cpu {
         if seat.attention.load(Ordering::Acquire) & FABRIC != 0
             && seat.attention.fetch_and(!FABRIC, Ordering::Acquire) & FABRIC != 0
         {
-            self.shared.engine.serve_fabric(self);
+            self.serve_fabric(seat);
         }
     }
 
@@ -410,7 +449,7 @@ impl Cpu {
                 cpu: self.id,
                 va: walk.va,
                 table: super::machine::pfn(table),
-                at: hooks::now(),
+                at: self.now(),
             });
         }
         step.progress
@@ -658,7 +697,7 @@ impl Cpu {
 
     /// One instruction that touches no memory.
     pub fn pause(&self) {
-        hooks::charge(self.shared.config.costs.hit);
+        self.charge(self.shared.config.costs.hit);
         self.boundary("pause", 0);
     }
 
@@ -697,6 +736,8 @@ impl Cpu {
         let awake = engine.presence(self.id).wake();
         hooks::step("awake", 0);
         let (space, flushed) = self.with_core(|core| {
+            // Handlers that were executed meanwhile have taken their time.
+            self.advance_to(core.clock);
             let everywhere = core.flushed[core.flushed.len() - 1];
             (
                 core.space,
@@ -721,7 +762,10 @@ impl Cpu {
         self.shared.engine.presence(self.id).sleep();
         hooks::step("asleep", 0);
         let seat = &self.shared.seats[usize::from(self.id.get())];
-        let core = self.core.borrow_mut().take();
+        let mut core = self.core.borrow_mut().take();
+        if let Some(core) = &mut core {
+            core.clock = self.now();
+        }
         *seat.parked.lock() = core;
         // Who rang after the look above has either found the core parked, or rang before that and is seen here.
         // Acquire pairs with the Release in `signal`.
@@ -736,9 +780,15 @@ fn serve_parked(shared: &Arc<Shared>, id: CpuId) {
     let Some(seat) = shared.seat(id) else { return };
     let mut parked = seat.parked.lock();
     if let Some(core) = parked.take() {
-        let cpu = Cpu::around(shared, id, core);
+        let clock = core.clock;
+        let mut cpu = Cpu::around(shared, id, core);
+        cpu.apart = hooks::scheduled().then(|| Cell::new(clock));
         cpu.take_signals();
-        *parked = cpu.core.borrow_mut().take();
+        let mut core = cpu.core.borrow_mut().take();
+        if let Some(core) = &mut core {
+            core.clock = cpu.now();
+        }
+        *parked = core;
     }
 }
 
@@ -777,14 +827,14 @@ impl Processor for Cpu {
             core.invalidations += 1;
             match what {
                 Invalidation::Everything => {
-                    hooks::charge(costs.flush_all);
+                    self.charge(costs.flush_all);
                     core.tlb.invalidate_all();
                     if let Some(now) = now {
                         core.flushed = now;
                     }
                 }
                 Invalidation::Pages { first, pages } => {
-                    hooks::charge(costs.flush_page * pages);
+                    self.charge(costs.flush_page * pages);
                     for page in 0..pages {
                         core.tlb.invalidate_page(first + (page << 12), core.pcid);
                     }
@@ -804,15 +854,20 @@ impl Processor for Cpu {
             Signal::Interrupt => INTERRUPT,
             Signal::Fabric => FABRIC,
         };
-        if how == Signal::Interrupt {
-            if self.shared.loses_interrupt() {
-                return;
+        match how {
+            Signal::Interrupt => {
+                if self.shared.loses_interrupt() {
+                    return;
+                }
+                let delivery = self.shared.config.costs.delivery(self.id, target);
+                // Release pairs with the Acquire in `take_signals_slow`.
+                seat.arrival
+                    .fetch_max(self.now() + delivery, Ordering::Release);
             }
-            // Release pairs with the Acquire in `take_signals_slow`.
-            seat.arrival.fetch_max(
-                hooks::now() + self.shared.config.costs.delivery,
-                Ordering::Release,
-            );
+            Signal::Fabric => {
+                // Release pairs with the Acquire in `serve_fabric`.
+                seat.fabric_arrival.fetch_max(self.now(), Ordering::Release);
+            }
         }
         // Release pairs with the Acquire in `take_signals`: the letter comes before the bell.
         seat.attention.fetch_or(bit, Ordering::Release);
@@ -825,6 +880,10 @@ impl Processor for Cpu {
 
     fn relax(&self, turn: u32) {
         hooks::wait("relax", u64::from(turn));
+        if self.core.borrow().is_none() {
+            // Falling asleep, or waking, and waiting for the seat: whoever holds it serves in this CPU's place.
+            return;
+        }
         if !Mutant::WaitsUninterruptible.active() {
             self.take_signals();
         }
@@ -843,9 +902,21 @@ impl Processor for Cpu {
     fn at(&self, moment: Moment) {
         let costs = &self.shared.config.costs;
         let (what, of) = moment.describe();
-        hooks::charge(costs.of(self.id, moment));
+        // Announced before it is charged: who looks at this CPU in between finds the clock of what has been done.
         hooks::step(what, of);
-        if moment == Moment::Take && self.coin("nmi", self.shared.config.nmi_one_in) {
+        let cost = costs.of(self.id, moment);
+        match moment {
+            Moment::Wait => self.reading.set(self.now()),
+            Moment::AckRead { there, .. } => {
+                // The CPU's own clock knows when the last answer came, not when the earlier ones were read.
+                let read = self.reading.get().max(there) + cost;
+                self.reading.set(read);
+                self.advance_to(read);
+            }
+            _ => self.charge(cost),
+        }
+        if matches!(moment, Moment::Take { .. }) && self.coin("nmi", self.shared.config.nmi_one_in)
+        {
             // Its handler may touch anything that is mapped; a fault is its own affair.
             for _ in 0..NMI_READS {
                 let _ = self.access(self.last_va.get(), false, |word| {
@@ -856,11 +927,17 @@ impl Processor for Cpu {
     }
 
     fn now(&self) -> u64 {
-        hooks::now()
+        match &self.apart {
+            None => hooks::now(),
+            Some(clock) => clock.get(),
+        }
     }
 
     fn advance_to(&self, then: u64) {
-        hooks::advance_to(then);
+        match &self.apart {
+            None => hooks::advance_to(then),
+            Some(clock) => clock.set(clock.get().max(then)),
+        }
     }
 }
 

@@ -135,6 +135,7 @@ impl SimMachine {
     ///
     /// There are more bodies than CPUs, or a CPU is in use.
     pub fn tasks<'a>(&self, bodies: Vec<ScheduledBody<'a>>) -> Result<Vec<Task<'a>>, SeatError> {
+        self.shared.restart_clocks();
         bodies
             .into_iter()
             .enumerate()

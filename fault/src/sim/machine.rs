@@ -146,6 +146,8 @@ pub(crate) struct Seat {
     pub(crate) attention: AtomicU32,
     /// When the last interrupt arrives, on the modelled clock.
     pub(crate) arrival: AtomicU64,
+    /// The same of what the interconnect brings.
+    pub(crate) fabric_arrival: AtomicU64,
     /// Whether something runs on the CPU, or sleeps on it: nobody else may.
     pub(crate) taken: AtomicBool,
     /// What its CPU caches, while it is free or asleep.
@@ -202,6 +204,18 @@ impl Shared {
                 left.checked_sub(1)
             })
             .is_ok()
+    }
+
+    /// The clocks of a new run begin at 0, those of sleeping CPUs as well.
+    #[cfg(feature = "std")]
+    pub(crate) fn restart_clocks(&self) {
+        for seat in &self.seats {
+            seat.arrival.store(0, Ordering::Relaxed);
+            seat.fabric_arrival.store(0, Ordering::Relaxed);
+            if let Some(core) = seat.parked.lock().as_mut() {
+                core.restart_clock();
+            }
+        }
     }
 
     /// The window that `va` lies in.
@@ -297,6 +311,7 @@ impl SimMachine {
                     attention: AtomicU32::new(0),
                     arrival: AtomicU64::new(0),
                     taken: AtomicBool::new(false),
+                    fabric_arrival: AtomicU64::new(0),
                     parked: Mutex::new(None),
                 })
                 .collect(),

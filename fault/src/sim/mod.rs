@@ -35,6 +35,8 @@ mod current;
 mod detector;
 mod entry;
 mod hooks;
+#[cfg(feature = "std")]
+mod latency;
 mod machine;
 mod memory;
 #[cfg(feature = "std")]
@@ -51,6 +53,8 @@ pub use cpu::{Cpu, SeatError};
 pub use current::{Body, ScheduledBody};
 pub use detector::Incident;
 pub use entry::{Entry, Level, PHYSICAL_BITS};
+#[cfg(feature = "std")]
+pub use latency::{Latency, Scene, SceneError};
 pub use machine::{BuildError, SimConfig, SimMachine, Speculation, Unmapped};
 pub use memory::{FrameTag, Memory, OwnedFrame};
 pub use space::MapError;

@@ -151,7 +151,7 @@ impl Cache {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, number: u64, pcid: Pcid) -> Option<usize> {
         let first = (number as usize & (self.sets - 1)) * self.ways;
         let (own, global) = (Key::of(number, pcid), Key::global(number));
@@ -235,12 +235,19 @@ impl Tlb {
     }
 
     /// The cached translation of the page around `va`, and the frame that `va` itself falls into.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup(&self, va: u64, pcid: Pcid) -> Option<(Translation, u64)> {
-        if let Some(at) = self.small.find(small(va), pcid) {
-            let found = self.small.values[at];
-            return Some((found, found.frame));
+        match self.small.find(small(va), pcid) {
+            Some(at) => {
+                let found = self.small.values[at];
+                Some((found, found.frame))
+            }
+            None => self.lookup_large(va, pcid),
         }
+    }
+
+    #[inline(never)]
+    fn lookup_large(&self, va: u64, pcid: Pcid) -> Option<(Translation, u64)> {
         let at = self.large.find(large(va), pcid)?;
         let found = self.large.values[at];
         Some((found, found.frame + (va >> 12 & 511)))

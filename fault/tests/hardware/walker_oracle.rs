@@ -375,7 +375,7 @@ proptest! {
                         let at = PhysFrame::<Size2MiB>::containing_address(PhysAddr::new(LARGE_FRAME << 12));
                         let _ = oracle.map_to(Page::containing_address(va), at, flags, &mut spare).map(|flush| flush.ignore());
                     } else {
-                        let at = PhysFrame::<Size4KiB>::containing_address(PhysAddr::new(480 + frame << 12));
+                        let at = PhysFrame::<Size4KiB>::containing_address(PhysAddr::new((480 + frame) << 12));
                         let _ = oracle.map_to(Page::containing_address(va), at, flags, &mut spare).map(|flush| flush.ignore());
                     }
                 }

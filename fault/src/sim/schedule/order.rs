@@ -636,14 +636,15 @@ impl Order {
     }
 
     /// Up to which clock value nobody else's turn comes: that of the next one that does not wait. One
-    /// that waits looks again whenever time has passed.
+    /// that waits looks again whenever something has been charged, be it nothing: what was done at this very
+    /// moment is found before more is charged.
     fn horizon(&self) -> u64 {
         let now = current::now();
         let others = self.others().map(|j| &self.tasks[j]).filter(|s| s.live);
         others.fold(u64::MAX, |horizon, state| {
             horizon.min(match state.waiting {
                 None => state.clock,
-                Some(_) => state.clock.max(now),
+                Some(_) => state.clock.max(now).saturating_sub(1),
             })
         })
     }

@@ -71,7 +71,8 @@ enum Act {
 
 /// Few pages, near each other and far apart, so that sets collide.
 fn address() -> impl Strategy<Value = u64> {
-    (0u64..3, 0u64..3, 0u64..3, 0u64..40, 0u64..4096).prop_map(|(root, pointer, dir, page, at)| {
+    let page = prop_oneof![4 => 0u64..40, 1 => 490u64..512];
+    (0u64..3, 0u64..3, 0u64..3, page, 0u64..4096).prop_map(|(root, pointer, dir, page, at)| {
         root << 39 | pointer << 30 | dir << 21 | page << 12 | at
     })
 }
@@ -151,12 +152,13 @@ fn check(tlb: &Tlb, oracle: &Oracle, va: u64, pcid: Pcid) {
 
 proptest! {
     #[test]
-    fn forgets_but_never_invents(shape in shape(), acts in prop::collection::vec(act(), 1..300)) {
+    fn forgets_but_never_invents(shape in shape(), acts in prop::collection::vec(act(), 1..200)) {
         let mut tlb = Tlb::new(shape);
         let mut oracle = Oracle::default();
         let mut asked = Vec::new();
         for (number, act) in acts.into_iter().enumerate() {
             let number = number as u64 + 1;
+            let takes = !matches!(act, Act::Insert { .. } | Act::Structure { .. } | Act::Look { .. });
             match act {
                 Act::Insert { va, level, pcid, global } => {
                     tlb.insert(va, level, pcid, global, translation(number));
@@ -202,7 +204,9 @@ proptest! {
                     prop_assert_eq!((tlb.len(), tlb.structures_cached()), (0, 0));
                 }
             }
-            for (va, pcid) in &asked {
+            // Everything again where something was taken away; else what came last.
+            let from = if takes { 0 } else { asked.len().saturating_sub(4) };
+            for (va, pcid) in &asked[from..] {
                 check(&tlb, &oracle, *va, *pcid);
             }
         }
