@@ -11,7 +11,7 @@ use pageless_fault::{
 };
 
 use crate::world::{
-    SimMemmap, assert_clean, attach, chunk, config, on, over_seeds, program, safe, touch,
+    SimMemmap, assert_clean, attach, chunk, config, on, over_seeds, program, safe, touch, visit,
 };
 
 /// Two reclaimers of a memmap each, one CPU that looks up with interrupts off, and one that reclaims whenever it faults.
@@ -29,7 +29,7 @@ fn four_cpus(config: SimConfig, rounds: u64) -> Program<'static> {
             let ctx = MaySleep::claim();
             for _ in 0..rounds {
                 memmap.reclaim(&ctx, 0).unwrap();
-                touch(&memmap, &ctx, 1);
+                visit(&memmap, &ctx, 1);
             }
         })
     };
@@ -51,7 +51,7 @@ fn four_cpus(config: SimConfig, rounds: u64) -> Program<'static> {
                 let ctx = MaySleep::claim();
                 for round in 0..3 * rounds {
                     // One more than the budget has room for.
-                    touch(&b, &ctx, 2 + round % 3);
+                    visit(&b, &ctx, 2 + round % 3);
                 }
             })
         },

@@ -7,7 +7,7 @@ use pageless_fault::shootdown::{CpuId, PolicyKind, Processor};
 use pageless_fault::sim::schedule::{Failure, FailureKind, Program, Schedule, shrink};
 use pageless_fault::sim::{ScheduledBody, SimConfig, SimMachine, SimWindow, Speculation};
 use pageless_fault::{LEAF_TABLE_BYTES, MaySleep};
-use pageless_memmap::{Budget, ChunkSize, Config, Memmap, PageRef};
+use pageless_memmap::{Budget, ChunkSize, Config, GetError, Memmap, PageRef};
 use pageless_pfn::{FrameCount, PagedPfn, Pfn, PfnFlags, PfnRange, PfnT};
 
 /// A memmap of the modelled machine.
@@ -90,6 +90,15 @@ pub(crate) fn pin<'m>(memmap: &'m SimMemmap, ctx: &MaySleep, n: u64) -> PageRef<
 /// Makes chunk `n` present, and lets go of it.
 pub(crate) fn touch(memmap: &SimMemmap, ctx: &MaySleep, n: u64) {
     drop(pin(memmap, ctx, n));
+}
+
+/// The same where others hold chunks of a small budget: reclaim looks at one after the other, and each of them may have been
+/// held just then.
+pub(crate) fn visit(memmap: &SimMemmap, ctx: &MaySleep, n: u64) {
+    match memmap.get(ctx, chunk(n)) {
+        Ok(_) | Err(GetError::BudgetPinned { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Runs `f` on CPU `id` while nothing else runs.
