@@ -34,6 +34,7 @@ use rustc_hash::FxBuildHasher;
 use crate::counters::Counters;
 use crate::geometry::{ChunkIndex, DESCRIPTOR_BYTES, Geometry, GroupIndex, range};
 
+use grace::Retirement;
 use index::{Index, Node};
 pub(crate) use index::{Reader, Seen};
 
@@ -102,8 +103,9 @@ const NIL: SlotId = SlotId(u32::MAX);
 
 #[derive(Debug)]
 struct Slot {
-    /// Which chunk, which filling, and where it is in its life. Of a free slot: `Directory::nobody`.
-    node: Arc<Node>,
+    /// Which chunk, which filling, and where it is in its life. `None` if the slot is free; not the
+    /// last one, for then taking the slot again might free memory where that is forbidden.
+    node: Option<Arc<Node>>,
     /// Bytes from the start that have memory; short of the chunk only after a fill that failed.
     present: u64,
     /// The descriptor, within the chunk, that reclaim last found referenced: the first to look at.
@@ -116,7 +118,14 @@ struct Slot {
 impl Slot {
     /// Its state; `None` if the slot is free.
     fn state(&self) -> Option<ChunkState> {
-        self.node.seen().map(|seen| seen.state)
+        Some(self.node.as_ref()?.seen()?.state)
+    }
+
+    fn node(&self) -> &Arc<Node> {
+        match &self.node {
+            Some(node) => node,
+            None => unreachable!("a free slot"),
+        }
     }
 }
 
@@ -181,8 +190,6 @@ pub(crate) struct Directory {
     index: Index,
     /// Nodes for fills where nothing may be allocated.
     spare: Vec<Arc<Node>>,
-    /// What free slots have for a node, so that taking one frees no memory either.
-    nobody: Arc<Node>,
     groups: HashMap<GroupIndex, Group, FxBuildHasher>,
     oldest: SlotId,
     newest: SlotId,
@@ -201,7 +208,6 @@ impl Directory {
             free: NIL,
             index: Index::new(chunks.min(geometry.chunks())),
             spare: Vec::new(),
-            nobody: Node::spare(),
             groups: HashMap::with_hasher(FxBuildHasher),
             oldest: NIL,
             newest: NIL,
@@ -294,7 +300,7 @@ impl Directory {
     /// fit under `limit` bytes.
     pub(crate) fn run_length(&self, chunk: ChunkIndex, most: u64, limit: u64) -> u64 {
         let walking = self.newest != NIL
-            && self.slot(self.newest).node.chunk().0.checked_add(1) == Some(chunk.0);
+            && self.slot(self.newest).node().chunk().0.checked_add(1) == Some(chunk.0);
         if most <= 1 || !walking {
             return 1;
         }
@@ -349,7 +355,7 @@ impl Directory {
         let mut node = self.spare.pop().unwrap_or_else(Node::spare);
         Node::prepare(&mut node, chunk, id, generation);
         let slot = Slot {
-            node: Arc::clone(&node),
+            node: Some(Arc::clone(&node)),
             present: 0,
             hint: 0,
             older: NIL,
@@ -380,7 +386,7 @@ impl Directory {
     /// A chunk that was filled short becomes Filling again. It keeps its place in the order.
     pub(crate) fn resume_fill(&mut self, id: SlotId) {
         if self.slot(id).state() == Some(ChunkState::Present) {
-            self.slot(id).node.set(ChunkState::Filling);
+            self.slot(id).node().set(ChunkState::Filling);
             self.filling += 1;
         }
     }
@@ -393,7 +399,7 @@ impl Directory {
             return; // only with a second filler, which is a mutant
         }
         slot.present = present;
-        slot.node.set(ChunkState::Present);
+        slot.node().set(ChunkState::Present);
         self.filling -= 1;
         if whole {
             self.counters.chunks_populated += 1;
@@ -426,13 +432,13 @@ impl Directory {
         while at != NIL && claimed.len() < most && examined < scan {
             examined += 1;
             let slot = self.slot(at);
-            let (chunk, newer) = (slot.node.chunk(), slot.newer);
+            let (chunk, newer) = (slot.node().chunk(), slot.newer);
             if slot.state() == Some(ChunkState::Present) {
                 let hinted = u64::from(slot.hint) * DESCRIPTOR_BYTES < slot.present;
                 if hinted && pinned(chunk, slot.hint) {
                     self.counters.passed_over += 1;
                 } else {
-                    slot.node.set(ChunkState::Frozen);
+                    slot.node().set(ChunkState::Frozen);
                     claimed.push(Claimed {
                         slot: at,
                         chunk,
@@ -448,7 +454,7 @@ impl Directory {
     /// A claimed chunk goes back to Present: descriptor `hint` of it is referenced. Its place was kept.
     pub(crate) fn unclaim(&mut self, id: SlotId, hint: u32) {
         let slot = self.slot_mut(id);
-        slot.node.set(ChunkState::Present);
+        slot.node().set(ChunkState::Present);
         slot.hint = hint;
         self.counters.passed_over += 1;
     }
@@ -459,7 +465,7 @@ impl Directory {
         let mut chunks = Vec::with_capacity(frozen.len());
         for claimed in frozen {
             self.unlink(claimed.slot);
-            self.slot(claimed.slot).node.set(ChunkState::Unmapped);
+            self.slot(claimed.slot).node().set(ChunkState::Unmapped);
             self.counters.live_bytes -= self.geometry.chunk.bytes();
             self.counters.limbo_bytes += self.geometry.chunk.bytes();
             slots.push(claimed.slot);
@@ -487,7 +493,7 @@ impl Directory {
             }
         }
         let condemned = Condemned { slots, ranges };
-        if Mutant::FreedBeforeFlush.active() {
+        if removed_before_flush() {
             self.remove(&condemned.slots);
         }
         condemned
@@ -498,7 +504,7 @@ impl Directory {
     pub(crate) fn bury(&mut self, flushed: Flushed<Condemned>) {
         let condemned = flushed.into_inner();
         self.counters.chunks_reclaimed += condemned.chunks();
-        if !Mutant::FreedBeforeFlush.active() {
+        if !removed_before_flush() {
             self.remove(&condemned.slots);
         }
     }
@@ -507,7 +513,7 @@ impl Directory {
     pub(crate) fn quarantine(&mut self, frozen: &[Claimed]) {
         self.counters.flush_failures += 1;
         for claimed in frozen {
-            self.slot(claimed.slot).node.set(ChunkState::Quarantined);
+            self.slot(claimed.slot).node().set(ChunkState::Quarantined);
             self.counters.limbo_bytes -= self.geometry.chunk.bytes();
             self.counters.quarantined_bytes += self.geometry.chunk.bytes();
             let index = self.geometry.group_of(claimed.chunk);
@@ -518,11 +524,13 @@ impl Directory {
     }
 
     fn remove(&mut self, slots: &[SlotId]) {
+        let retirement = Retirement::begin();
         for &id in slots {
-            let nobody = Arc::clone(&self.nobody);
-            let node = core::mem::replace(&mut self.slot_mut(id).node, nobody);
+            let Some(node) = self.slot_mut(id).node.take() else {
+                continue;
+            };
             let chunk = node.chunk();
-            self.index.remove(&node);
+            self.index.remove(&node, &retirement);
             self.counters.limbo_bytes -= self.geometry.chunk.bytes();
             let index = self.geometry.group_of(chunk);
             if let Some(group) = self.groups.get_mut(&index) {
@@ -576,8 +584,8 @@ impl Directory {
         })
         .filter_map(|id| {
             let slot = self.slot(id);
-            let chunk = slot.node.chunk();
-            let info = ChunkInfo::new(&self.geometry, chunk, slot.node.seen()?)?;
+            let chunk = slot.node().chunk();
+            let info = ChunkInfo::new(&self.geometry, chunk, slot.node().seen()?)?;
             Some((chunk, slot.present, info))
         })
     }
@@ -608,7 +616,7 @@ impl Directory {
             ) {
                 return Err("order list: a chunk on its way out");
             }
-            if older != NIL && self.slot(older).node.generation() >= slot.node.generation() {
+            if older != NIL && self.slot(older).node().generation() >= slot.node().generation() {
                 return Err("order list: not in order of allocation");
             }
             linked += 1;
@@ -625,7 +633,7 @@ impl Directory {
         let mut nodes = 0;
         for node in self.index.iter() {
             nodes += 1;
-            if !ptr::eq(node, Arc::as_ptr(&self.slot(node.slot()).node)) {
+            if !ptr::eq(node, Arc::as_ptr(self.slot(node.slot()).node())) {
                 return Err("index: slot of another chunk");
             }
             if !self
@@ -683,6 +691,11 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// Whether faults are let through to chunks whose flush is under way: two mutants, the second of which then finds the old frame.
+fn removed_before_flush() -> bool {
+    Mutant::FreedBeforeFlush.active() || Mutant::OldFrameReinstalled.active()
 }
 
 /// Adds `next`, which lies behind all of `ranges`, joining it to the last one where they touch.

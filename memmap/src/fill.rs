@@ -342,3 +342,6 @@ impl<W: Window> Memmap<W> {
         }
     }
 }
+
+#[cfg(all(test, feature = "std", not(loom)))]
+mod tests;

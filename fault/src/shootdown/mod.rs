@@ -38,6 +38,8 @@ mod processor;
 mod proof;
 mod record;
 mod residency;
+#[cfg(all(test, not(loom)))]
+mod stress;
 mod ticket;
 
 pub use cpu_set::{AtomicCpuSet, CpuId, CpuSet, Iter, MAX_CPUS};

@@ -45,7 +45,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub struct SpaceId(u32);
 
 impl SpaceId {
-    /// What is mapped in every address space, whichever is loaded: a kernel's own windows.
+    /// What is mapped in every address space, whichever is loaded: a kernel's own windows. As the space
+    /// that is loaded, on a machine that has no others: concerned by every shootdown.
     pub const EVERY: SpaceId = SpaceId(u32::MAX);
 
     /// The address space numbered `n`; `u32::MAX` is [`EVERY`](Self::EVERY).
@@ -279,7 +280,7 @@ impl Presence {
         let (state, loaded) = self.state();
         match state {
             CpuState::Gone | CpuState::Idle => false,
-            CpuState::Running => space == SpaceId::EVERY || space == loaded,
+            CpuState::Running => [space, loaded].contains(&SpaceId::EVERY) || space == loaded,
             CpuState::Switching => !Mutant::SwitchingCpuSkipped.active(),
         }
     }
@@ -365,6 +366,8 @@ mod tests {
         assert_eq!(all(), [false, true, true], "running there");
         cpu.retire();
         assert_eq!(all(), [false, false, false], "gone again");
+        let only = Presence::running(SpaceId::EVERY);
+        assert!(only.must_interrupt(HERE, &generation.bump()), "no others");
         assert_eq!(cpu.state(), (CpuState::Gone, THERE));
     }
 

@@ -65,10 +65,14 @@ impl Core {
     }
 
     /// The clocks of a new run begin at 0.
+    #[cfg(feature = "std")]
     pub(crate) fn restart_clock(&mut self) {
         self.clock = 0;
     }
 }
+
+/// Instructions of the handler of a non-maskable interrupt. Long enough that others get somewhere meanwhile.
+const NMI_READS: u32 = 8;
 
 /// The seat is taken: something runs on this CPU already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +97,8 @@ pub enum SeatError {
 pub struct Cpu {
     shared: Arc<Shared>,
     id: CpuId,
+    /// Whether it holds the seat, or only stands in for a CPU that sleeps.
+    seated: bool,
     /// `None` only while parked.
     core: RefCell<Option<Core>>,
     /// Sections with interrupts off that are open.
@@ -117,12 +123,15 @@ impl Cpu {
             cpu: id,
             cpus: shared.config.cpus,
         })?;
-        let core = seat
-            .parked
-            .lock()
-            .take()
-            .ok_or(SeatError::Taken { cpu: id })?;
-        let cpu = Cpu::around(shared, id, core);
+        // Acquire pairs with the Release in `drop`: the core is parked.
+        if seat.taken.swap(true, Ordering::Acquire) {
+            return Err(SeatError::Taken { cpu: id });
+        }
+        let Some(core) = seat.parked.lock().take() else {
+            unreachable!("a free CPU without its caches")
+        };
+        let mut cpu = Cpu::around(shared, id, core);
+        cpu.seated = true;
         cpu.wake();
         Ok(cpu)
     }
@@ -131,6 +140,7 @@ impl Cpu {
         Cpu {
             shared: Arc::clone(shared),
             id,
+            seated: false,
             core: RefCell::new(Some(core)),
             interrupts_off: Cell::new(0),
             in_handler: Cell::new(false),
@@ -159,6 +169,10 @@ impl Cpu {
     #[must_use]
     pub fn id(&self) -> CpuId {
         self.id
+    }
+
+    pub(crate) fn is_of(&self, machine: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, machine)
     }
 
     /// Accesses made so far.
@@ -260,7 +274,7 @@ impl Cpu {
             Some((translation, frame))
                 if (!write || translation.writable && translation.dirty) && !translation.absent =>
             {
-                Ok(self.effect(va, frame, translation.tag, effect))
+                Ok(self.effect(va, frame, translation, effect))
             }
             _ => self.access_slow(va, write, cached.map(|(found, _)| found), effect),
         }
@@ -271,7 +285,7 @@ impl Cpu {
         &self,
         va: u64,
         frame: u64,
-        made: FrameTag,
+        translation: Translation,
         effect: impl FnOnce(&AtomicU64) -> T,
     ) -> T {
         let Some(word) = self.shared.memory.word(frame, (va >> 3 & 511) as usize) else {
@@ -280,8 +294,8 @@ impl Cpu {
         let result = effect(word);
         // Looked at last: nobody can free the frame of a translation in use without this CPU's acknowledgement, which it gives
         // between instructions.
-        if self.shared.memory.tag(frame) != Some(made) {
-            self.stale_hit(va, frame, made);
+        if self.shared.memory.tag(translation.frame) != Some(translation.tag) {
+            self.stale_hit(va, translation.frame, translation.tag);
         }
         result
     }
@@ -317,21 +331,30 @@ impl Cpu {
                 (write && !translation.writable).then_some(FaultCause::Protection)
             };
             if let Some(cause) = cause {
-                // The fault itself makes the CPU forget the entry (SDM 4.10.4.1): the next try walks.
                 if !translation.absent {
-                    self.with_core(|core| core.tlb.heal(va, core.pcid));
+                    self.forget_faulting(va);
                 }
                 return Err(PageFault { va, write, cause });
             }
         }
-        let (frame, tag) = self
-            .walk(va, write)
-            .map_err(|cause| PageFault { va, write, cause })?;
-        Ok(self.effect(va, frame, tag, effect))
+        let (frame, translation) =
+            self.walk(va, write)
+                .map_err(|cause| PageFault { va, write, cause })?;
+        Ok(self.effect(va, frame, translation, effect))
+    }
+
+    /// A fault itself makes the CPU forget what it would use for `va` (SDM 4.10.4.1), a walk under way included: the next try
+    /// begins at the root, so that a fault which memory does not justify comes once at most.
+    fn forget_faulting(&self, va: u64) {
+        self.with_core(|core| {
+            core.tlb.heal(va, core.pcid);
+            let same_page = |walk: &mut Walk| walk.va >> 12 == va >> 12;
+            let _cancelled = core.speculative.take_if(same_page);
+        });
     }
 
     /// The walk of an instruction: fills the TLB, and answers with the frame that `va` falls into.
-    fn walk(&self, va: u64, write: bool) -> Result<(u64, FrameTag), FaultCause> {
+    fn walk(&self, va: u64, write: bool) -> Result<(u64, Translation), FaultCause> {
         self.enter_window(va);
         let mut walk = self.begin_walk(va).for_write(write);
         loop {
@@ -357,9 +380,10 @@ impl Cpu {
                         Level::Table => 0,
                         _ => va >> 12 & 511,
                     };
-                    return Ok((translation.frame + offset, translation.tag));
+                    return Ok((translation.frame + offset, translation));
                 }
                 Progress::Fault(cause) => {
+                    self.forget_faulting(va);
                     if cause == FaultCause::NotPresent && Mutant::NotPresentCached.active() {
                         self.cache_absence(va);
                     }
@@ -495,9 +519,11 @@ impl Cpu {
     /// A non-maskable interrupt: its handler may touch anything that is mapped, and a fault is its own affair.
     fn perhaps_nmi(&self) {
         if self.coin("nmi", self.shared.config.nmi_one_in) {
-            let _ = self.access(self.last_va.get(), false, |word| {
-                word.load(Ordering::Acquire)
-            });
+            for _ in 0..NMI_READS {
+                let _ = self.access(self.last_va.get(), false, |word| {
+                    word.load(Ordering::Acquire)
+                });
+            }
         }
     }
 
@@ -723,7 +749,14 @@ impl Cpu {
         self.take_signals();
     }
 
-    pub(crate) fn sleep(&self) {
+    /// Goes to sleep, unless it sleeps already.
+    pub(crate) fn rest(&self) {
+        if self.core.borrow().is_some() {
+            self.sleep();
+        }
+    }
+
+    fn sleep(&self) {
         self.take_signals();
         self.shared.engine.presence(self.id).sleep();
         hooks::step("asleep", 0);
@@ -760,10 +793,14 @@ fn serve_parked(shared: &Arc<Shared>, id: CpuId) {
 
 impl Drop for Cpu {
     fn drop(&mut self) {
-        // Also the end of one that only stood in for a sleeping CPU, which has nothing left to park.
-        if self.core.borrow().is_some() {
-            self.sleep();
+        if !self.seated {
+            return;
         }
+        self.rest();
+        // Release pairs with the Acquire in `claim`.
+        self.shared.seats[usize::from(self.id.get())]
+            .taken
+            .store(false, Ordering::Release);
     }
 }
 
@@ -842,6 +879,10 @@ impl Processor for Cpu {
 
     fn relax(&self, turn: u32) {
         hooks::wait("relax", u64::from(turn));
+        if self.core.borrow().is_none() {
+            // Falling asleep, or waking, and waiting for the seat: whoever holds it serves in this CPU's place.
+            return;
+        }
         if !Mutant::WaitsUninterruptible.active() {
             self.take_signals();
         }
@@ -878,9 +919,11 @@ impl Processor for Cpu {
         if matches!(moment, Moment::Take { .. }) && self.coin("nmi", self.shared.config.nmi_one_in)
         {
             // Its handler may touch anything that is mapped; a fault is its own affair.
-            let _ = self.access(self.last_va.get(), false, |word| {
-                word.load(Ordering::Acquire)
-            });
+            for _ in 0..NMI_READS {
+                let _ = self.access(self.last_va.get(), false, |word| {
+                    word.load(Ordering::Acquire)
+                });
+            }
         }
     }
 

@@ -72,7 +72,22 @@ impl Drop for Restore {
     }
 }
 
+/// The CPU of a task: goes to sleep with its body, also when that panics, and not later, where nobody runs.
+struct Running(Rc<Cpu>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.rest();
+    }
+}
+
 impl SimMachine {
+    /// Calls `f` with the CPU of this machine that this thread, or coroutine, runs on; `None` if it runs on none.
+    pub fn on_current<T>(&self, f: impl FnOnce(&Cpu) -> T) -> Option<T> {
+        let cpu = CURRENT.with_borrow(Clone::clone)?;
+        cpu.is_of(&self.shared).then(|| f(&cpu))
+    }
+
     /// Runs `f` on CPU `id`, in this thread. Windows of this machine can be used inside.
     ///
     /// # Errors
@@ -127,12 +142,13 @@ impl SimMachine {
             .map(|(n, body)| {
                 let id = CpuId::new(n as u16);
                 let cpu = Rc::new(self.cpu(id)?);
-                let (resumed, running) = (Rc::clone(&cpu), cpu);
+                // The body owns the CPU, so that it is free again for the check after the last body has ended.
+                let (resumed, running) = (Rc::downgrade(&cpu), Running(cpu));
                 Ok(Task::new(id.to_string(), move || {
-                    body(&running);
-                    running.sleep();
+                    body(&running.0);
+                    drop(running);
                 })
-                .on_resume(move || CURRENT.set(Some(Rc::clone(&resumed))))
+                .on_resume(move || CURRENT.set(resumed.upgrade()))
                 .on_suspend(|| drop(CURRENT.take())))
             })
             .collect()

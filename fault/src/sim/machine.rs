@@ -23,7 +23,7 @@ use crate::shootdown::{
     SpaceId, WaitError,
 };
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Where windows begin: Linux's vmalloc area on x86-64 (Documentation/arch/x86/x86_64/mm.rst).
 pub(crate) const WINDOWS: u64 = 0xffff_c900_0000_0000;
@@ -53,7 +53,7 @@ pub struct SimConfig {
     pub cpus: u16,
     /// Frames of memory, of 4 KiB each.
     pub frames: u32,
-    /// Address spaces beside the kernel's.
+    /// Address spaces beside the kernel's: at most 4095, each has a PCID of its own.
     pub user_spaces: u16,
     /// What a CPU can cache.
     pub tlb: TlbShape,
@@ -123,6 +123,12 @@ pub enum BuildError {
         /// How many were asked for.
         letters: u16,
     },
+    /// More address spaces than there are PCIDs to keep them apart.
+    #[error("{spaces} address spaces beside the kernel's: there are PCIDs for 4095")]
+    Spaces {
+        /// How many were asked for.
+        spaces: u16,
+    },
     /// Not even the roots of the address spaces fit.
     #[error("{frames} frames do not hold the page tables of {spaces} address spaces")]
     Frames {
@@ -142,6 +148,9 @@ pub(crate) struct Seat {
     pub(crate) arrival: AtomicU64,
     /// The same of what the interconnect brings.
     pub(crate) fabric_arrival: AtomicU64,
+    /// Whether something runs on the CPU, or sleeps on it: nobody else may.
+    pub(crate) taken: AtomicBool,
+    /// What its CPU caches, while it is free or asleep.
     pub(crate) parked: Mutex<Option<Core>>,
 }
 
@@ -264,6 +273,10 @@ impl SimMachine {
                 letters: config.mailbox,
             });
         }
+        let too_many = BuildError::Spaces {
+            spaces: config.user_spaces,
+        };
+        Pcid::try_new(config.user_spaces).ok_or(too_many)?;
         let no_frames = BuildError::Frames {
             frames: config.frames,
             spaces: config.user_spaces + 1,
@@ -271,7 +284,7 @@ impl SimMachine {
         let memory = Memory::new(config.frames);
         let mut spaces = Vec::new();
         for id in 0..=config.user_spaces {
-            let pcid = Pcid::try_new(id & 0xfff).unwrap_or(Pcid::ZERO);
+            let pcid = Pcid::try_new(id).ok_or(too_many)?;
             spaces.push(Space::new(&memory, pcid).ok_or(no_frames)?);
         }
         // One table of the kernel's half is in every space, so that windows are.
@@ -297,6 +310,7 @@ impl SimMachine {
                 .map(|_| Seat {
                     attention: AtomicU32::new(0),
                     arrival: AtomicU64::new(0),
+                    taken: AtomicBool::new(false),
                     fabric_arrival: AtomicU64::new(0),
                     parked: Mutex::new(None),
                 })

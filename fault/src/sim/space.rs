@@ -70,15 +70,23 @@ impl Space {
             // Acquire pairs with the Release of whoever published the table.
             let mut entry = Entry::from_bits(word.load(Ordering::Acquire));
             if !entry.has(Flags::PRESENT) {
-                let fresh = memory.alloc().ok_or(MapError::NoFrame)?;
-                let new = Entry::new(fresh.number(), Flags::PRESENT | Flags::WRITABLE);
-                // Release: the zeroes of the table come before it.
-                match word.compare_exchange(0, new.bits(), Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => entry = new,
-                    Err(now) => {
-                        // Somebody else was faster; the frame was never visible.
-                        memory.free_unmapped(fresh);
-                        entry = Entry::from_bits(now);
+                if let Some(fresh) = memory.alloc() {
+                    let new = Entry::new(fresh.number(), Flags::PRESENT | Flags::WRITABLE);
+                    // Release: the zeroes of the table come before it.
+                    match word.compare_exchange(0, new.bits(), Ordering::AcqRel, Ordering::Acquire)
+                    {
+                        Ok(_) => entry = new,
+                        Err(now) => {
+                            // Somebody else was faster; the frame was never visible.
+                            memory.free_unmapped(fresh);
+                            entry = Entry::from_bits(now);
+                        }
+                    }
+                } else {
+                    // Somebody else may have been faster, and others have taken the last frame since. Acquire as above.
+                    entry = Entry::from_bits(word.load(Ordering::Acquire));
+                    if !entry.has(Flags::PRESENT) {
+                        return Err(MapError::NoFrame);
                     }
                 }
             }

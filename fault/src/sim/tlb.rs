@@ -209,6 +209,12 @@ pub(crate) struct Structure {
     pub(crate) writable: bool,
 }
 
+impl Structure {
+    fn serves(&self, va: u64, pcid: Pcid) -> bool {
+        self.pcid == pcid && self.prefix == prefix(va, self.level)
+    }
+}
+
 /// The translation caches of one CPU.
 #[derive(Debug, Clone)]
 pub(crate) struct Tlb {
@@ -266,7 +272,7 @@ impl Tlb {
         self.structures
             .iter()
             .flatten()
-            .filter(|cached| cached.pcid == pcid && cached.prefix == prefix(va, cached.level))
+            .filter(|cached| cached.serves(va, pcid))
             .min_by_key(|cached| cached.level)
             .copied()
     }
@@ -306,13 +312,17 @@ impl Tlb {
     /// INVLPG: every entry for the page around `va` (4 KiB and 2 MiB, the PCID's own and global ones), and the whole
     /// paging-structure cache of the PCID (SDM 4.10.4.1).
     pub(crate) fn invalidate_page(&mut self, va: u64, pcid: Pcid) {
+        self.drop_translations(va, pcid);
+        self.drop_structures(Some(pcid));
+    }
+
+    fn drop_translations(&mut self, va: u64, pcid: Pcid) {
         while let Some(at) = self.small.find(small(va), pcid) {
             self.small.keys[at] = EMPTY;
         }
         while let Some(at) = self.large.find(large(va), pcid) {
             self.large.keys[at] = EMPTY;
         }
-        self.drop_structures(Some(pcid));
     }
 
     /// MOV to CR3 without bit 63, INVPCID type 1: everything of the PCID but global translations.
@@ -330,10 +340,15 @@ impl Tlb {
         self.drop_structures(None);
     }
 
-    /// What a CPU does on its own when an access through a cached entry faults: the entry for that address goes (SDM
-    /// 4.10.4.1), so that the next try walks.
+    /// What a CPU does on its own when an access faults: whatever would be used for that address goes, tables as well as
+    /// translations (SDM 4.10.4.1), so that the next try walks from the root. Tables for other addresses stay.
     pub(crate) fn heal(&mut self, va: u64, pcid: Pcid) {
-        self.invalidate_page(va, pcid);
+        self.drop_translations(va, pcid);
+        for place in &mut self.structures {
+            if place.is_some_and(|cached| cached.serves(va, pcid)) {
+                *place = None;
+            }
+        }
     }
 
     /// Translations cached now.
@@ -359,3 +374,6 @@ const fn prefix(va: u64, level: Level) -> u64 {
     let bits = level.shift() + 9;
     va >> bits & ((1 << (48 - bits)) - 1)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

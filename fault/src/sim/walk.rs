@@ -184,7 +184,15 @@ impl Walk {
                     continue;
                 }
             }
-            let Some(tag) = memory.tag(entry.frame()) else {
+            // A large page has to fit as a whole.
+            let more = if leaf && self.level == Level::Directory {
+                511
+            } else {
+                0
+            };
+            let (Some(tag), Some(_)) =
+                (memory.tag(entry.frame()), memory.tag(entry.frame() + more))
+            else {
                 return Progress::Fault(FaultCause::Reserved);
             };
             return match self.level.below() {

@@ -6,7 +6,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 
 use x86_64::structures::paging::PageTableFlags as Flags;
 
@@ -21,6 +20,7 @@ use crate::machine::{Machine, PopulateError, ReserveError, Table, UnmapError, Wi
 use crate::mutant::Mutant;
 use crate::shootdown::{Flush, Pending, PolicyKind, Processor, SpaceId, WaitError, quiescent};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
 
 const PAGE: u64 = 4096;
@@ -36,6 +36,19 @@ pub struct SimWindow {
     index: u16,
     base: u64,
     len: u64,
+    /// What has been unmapped and not been proved flushed. What never is stays until the window goes.
+    limbo: Mutex<Vec<Limbo>>,
+    /// Batches cleared so far.
+    batches: AtomicU64,
+}
+
+/// A frame that some CPU may still reach.
+#[derive(Debug)]
+struct Limbo {
+    batch: u64,
+    /// Where; `None` for a page table.
+    mapped_at: Option<u64>,
+    frame: OwnedFrame,
 }
 
 impl Machine for SimMachine {
@@ -56,16 +69,17 @@ impl Machine for SimMachine {
             index,
             base: WINDOWS + u64::from(index) * WINDOW_STRIDE,
             len: len.get(),
+            limbo: Mutex::new(Vec::new()),
+            batches: AtomicU64::new(0),
         })
     }
 }
 
-/// A batch whose translations are cleared: its frames, and the shootdown that they wait for.
+/// A batch whose translations are cleared: the shootdown that its frames wait for. Dropped, it leaves them to the window.
 #[derive(Debug)]
 pub struct SimTicket {
     pending: Option<Pending>,
-    /// Until they are free. Dropped with the ticket, they are lost: nobody has proved anything about them.
-    frames: Mutex<Vec<OwnedFrame>>,
+    batch: u64,
     bytes: u64,
 }
 
@@ -104,7 +118,7 @@ impl SimWindow {
     fn fill(
         &self,
         range: WindowRange,
-        mut frame: impl FnMut() -> Option<OwnedFrame>,
+        mut frame: impl FnMut(u64) -> Option<OwnedFrame>,
     ) -> Result<(), PopulateError> {
         let shared = &self.machine.shared;
         let kernel = shared.space(SpaceId::EVERY);
@@ -118,7 +132,7 @@ impl SimWindow {
         let mut at = range.start().get();
         while at < range.end().get() {
             super::hooks::step("map", self.va(at));
-            let frame = frame().ok_or(short(at, NO_MEMORY))?;
+            let frame = frame(self.va(at)).ok_or(short(at, NO_MEMORY))?;
             let entry = Entry::new(frame.number(), flags);
             if kernel
                 .map(&shared.memory, self.va(at), Level::Table, entry)
@@ -132,48 +146,87 @@ impl SimWindow {
         Ok(())
     }
 
-    /// Clears the entries of `range`. What they mapped goes into `frames`; whether a table went with them.
-    fn clear_range(&self, range: WindowRange, frames: &mut Vec<OwnedFrame>) -> bool {
-        let shared = &self.machine.shared;
-        let kernel = shared.space(SpaceId::EVERY);
+    /// Clears the entries of `range`. What they mapped is in limbo from then on; whether a table is as well.
+    fn clear_range(&self, range: WindowRange, batch: u64) -> bool {
         let mut freed_tables = false;
         let mut at = range.start().get();
         while at < range.end().get() {
-            let va = self.va(at);
             let whole =
                 at.is_multiple_of(LEAF_TABLE_SPAN) && range.end().get() - at >= LEAF_TABLE_SPAN;
-            if whole && shared.config.frees_leaf_tables {
-                let table =
-                    self.machine
-                        .replace_entry(SpaceId::EVERY, va, Level::Directory, Entry::ABSENT);
-                if table.has(Flags::PRESENT) {
-                    super::hooks::step("unlinked a table", va);
-                    for index in 0..WORDS {
-                        let Some(word) = shared.memory.word(table.frame(), index) else {
-                            unreachable!("a page table outside the memory")
-                        };
-                        // Acquire pairs with the Release that published the entry.
-                        let old = Entry::from_bits(word.swap(0, Ordering::AcqRel));
-                        if old.has(Flags::PRESENT) {
-                            frames.push(OwnedFrame::from_entry(old));
-                        }
-                    }
-                    frames.push(OwnedFrame::from_entry(table));
-                    freed_tables = true;
-                }
+            if whole && self.frees_leaf_tables() {
+                freed_tables |= self.clear_entry(self.va(at), Level::Directory, batch);
                 at += LEAF_TABLE_SPAN;
-                continue;
+            } else {
+                self.clear_entry(self.va(at), Level::Table, batch);
+                at += PAGE;
             }
-            let old = kernel.swap(&shared.memory, va, Level::Table, Entry::ABSENT, || {
-                super::hooks::step("between load and store", va);
-            });
-            if old.has(Flags::PRESENT) {
-                frames.push(OwnedFrame::from_entry(old));
-                super::hooks::step("cleared", va);
-            }
-            at += PAGE;
         }
         freed_tables
+    }
+
+    /// Clears the entry of `level` for `va`; whether there was one.
+    fn clear_entry(&self, va: u64, level: Level, batch: u64) -> bool {
+        super::hooks::step("clear", va);
+        let old = self
+            .machine
+            .replace_entry(SpaceId::EVERY, va, level, Entry::ABSENT);
+        if old.has(Flags::PRESENT) {
+            self.retire(old, level, va, batch);
+        }
+        old.has(Flags::PRESENT)
+    }
+
+    /// What the cleared entry `old` of `level` had led to is in limbo from now on: a frame, or a table with all below it.
+    fn retire(&self, old: Entry, level: Level, va: u64, batch: u64) {
+        let memory = &self.machine.shared.memory;
+        let mut limbo = Limbo {
+            batch,
+            mapped_at: Some(va),
+            frame: OwnedFrame::from_entry(old),
+        };
+        if let Some(below) = level.below().filter(|_| !old.is_leaf(level)) {
+            for index in 0..WORDS {
+                let Some(word) = memory.word(old.frame(), index) else {
+                    unreachable!("a page table outside the memory")
+                };
+                // A swap: walks that have not heard of it mark what they pass. Acquire pairs with the Release
+                // that published the entry.
+                let entry = Entry::from_bits(word.swap(0, Ordering::AcqRel));
+                if entry.has(Flags::PRESENT) {
+                    self.retire(entry, below, va + ((index as u64) << below.shift()), batch);
+                }
+            }
+            if Mutant::TableFreedUnflushed.active() {
+                memory.free_unmapped(limbo.frame);
+                return;
+            }
+            limbo.mapped_at = None;
+        }
+        self.limbo.lock().push(limbo);
+    }
+
+    /// What a batch has left in limbo, once it is proved flushed.
+    fn out_of_limbo(&self, batch: u64) -> Vec<OwnedFrame> {
+        let mut limbo = self.limbo.lock();
+        let of_batch = limbo.extract_if(.., |limbo| limbo.batch == batch);
+        of_batch.map(|limbo| limbo.frame).collect()
+    }
+
+    /// A mutant's source of frames: the one that was mapped at `va` and is not proved flushed.
+    fn old_frame(&self, va: u64) -> Option<OwnedFrame> {
+        let entry = || {
+            self.machine
+                .entry(SpaceId::EVERY, va, Level::Table)
+                .has(Flags::PRESENT)
+        };
+        let mut turn = 0;
+        while entry() {
+            self.relax(turn);
+            turn += 1;
+        }
+        let mut limbo = self.limbo.lock();
+        let old = limbo.iter().position(|old| old.mapped_at == Some(va))?;
+        Some(limbo.swap_remove(old).frame)
     }
 
     fn held(result: Result<u32, super::walk::PageFault>) -> u32 {
@@ -227,7 +280,10 @@ impl Word for SimWord<'_> {
     fn release(self) {
         let subtracted =
             current::with(|cpu| cpu.update_u32(self.va(), |old| Some(old.wrapping_sub(1))));
-        SimWindow::held(subtracted);
+        // What is given back while a failed run is torn down may have been lost before: that is told already.
+        if subtracted.is_ok() || !std::thread::panicking() {
+            SimWindow::held(subtracted);
+        }
     }
 
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {
@@ -279,7 +335,14 @@ impl Window for SimWindow {
     }
 
     fn populate(&self, range: WindowRange, _ctx: &MaySleep) -> Result<(), PopulateError> {
-        self.fill(range, || self.machine.shared.memory.alloc())
+        self.fill(range, |va| {
+            if Mutant::OldFrameReinstalled.active()
+                && let Some(old) = self.old_frame(va)
+            {
+                return Some(old);
+            }
+            self.machine.shared.memory.alloc()
+        })
     }
 
     fn prefill(&self, bytes: u64, _ctx: &MaySleep) -> Result<SimPrefilled, PopulateError> {
@@ -304,7 +367,7 @@ impl Window for SimWindow {
         range: WindowRange,
         mut prefilled: SimPrefilled,
     ) -> Result<(), PopulateError> {
-        self.fill(range, || prefilled.frames.pop())
+        self.fill(range, |_| prefilled.frames.pop())
     }
 
     fn clear(&self, ranges: &[WindowRange]) -> Result<SimTicket, UnmapError> {
@@ -316,18 +379,19 @@ impl Window for SimWindow {
         let shared = &self.machine.shared;
         let policy = shared.config.policy;
         let place = self.machine.place(SpaceId::EVERY, self.base);
-        let mut frames = Vec::new();
+        // Relaxed: a number of one's own, and nothing else.
+        let batch = self.batches.fetch_add(1, Ordering::Relaxed);
         let mut freed_tables = false;
         let aimed = current::with(|cpu| self.machine.aim_early(cpu, policy, place));
         for range in ranges {
-            freed_tables |= self.clear_range(*range, &mut frames);
+            freed_tables |= self.clear_range(*range, batch);
         }
         let first = ranges.iter().map(|range| range.start().get()).min();
         let last = ranges.iter().map(|range| range.end().get()).max();
         let (Some(first), Some(last)) = (first, last) else {
             return Ok(SimTicket {
                 pending: None,
-                frames: Mutex::new(frames),
+                batch,
                 bytes,
             });
         };
@@ -339,7 +403,7 @@ impl Window for SimWindow {
         let pending = current::with(|cpu| shared.engine.begin(cpu, policy, &flush, place, aimed));
         Ok(SimTicket {
             pending: Some(pending),
-            frames: Mutex::new(frames),
+            batch,
             bytes,
         })
     }
@@ -357,9 +421,8 @@ impl Window for SimWindow {
             current::with(|cpu| shared.engine.wait(cpu, pending, Completion::WalkQuiescent));
         match reached {
             Ok(reached) => {
-                let frames = core::mem::take(&mut *ticket.frames.lock());
                 match quiescent(reached) {
-                    Some(proof) => shared.memory.free(frames, &proof),
+                    Some(proof) => shared.memory.free(self.out_of_limbo(ticket.batch), &proof),
                     None => unreachable!("waited for the end of a shootdown"),
                 }
                 Ok(reached.grade())
@@ -387,21 +450,21 @@ impl Window for SimWindow {
 }
 
 impl Drop for SimWindow {
-    /// Everything is unmapped and flushed before the addresses can be given out again. Where no flush can be proved, they are
-    /// not.
+    /// Everything is unmapped, tables included, and flushed before the addresses can be given out again; that also ends what was
+    /// left in limbo. Where no flush can be proved, addresses and frames are lost.
     fn drop(&mut self) {
-        let Some(all) = WindowRange::try_new(WindowOffset::new(0), self.len) else {
-            return;
-        };
-        let mut frames = Vec::new();
-        self.clear_range(all, &mut frames);
-        if Mutant::RangeReusedUnflushed.active() {
-            self.machine.shared.give_window_back(self.index);
-            return;
+        let batch = self.batches.fetch_add(1, Ordering::Relaxed);
+        for part in 0..WINDOW_STRIDE >> Level::Pointers.shift() {
+            let va = self.va(part << Level::Pointers.shift());
+            self.clear_entry(va, Level::Pointers, batch);
         }
-        let place = self.machine.place(SpaceId::EVERY, self.base);
         let machine = self.machine.clone();
         let shared = &machine.shared;
+        if Mutant::RangeReusedUnflushed.active() {
+            shared.give_window_back(self.index);
+            return;
+        }
+        let place = machine.place(SpaceId::EVERY, self.base);
         let reached = current::with_any(&machine, |cpu| {
             let flush = Flush::EVERYTHING;
             let pending = shared
@@ -413,6 +476,12 @@ impl Drop for SimWindow {
                 .ok()
         });
         if let Some(proof) = reached.flatten().and_then(quiescent) {
+            let frames = self
+                .limbo
+                .lock()
+                .drain(..)
+                .map(|limbo| limbo.frame)
+                .collect::<Vec<_>>();
             shared.memory.free(frames, &proof);
             shared.give_window_back(self.index);
         }

@@ -103,7 +103,6 @@ impl Spin {
 }
 
 /// Two tasks that take two locks in opposite order.
-#[expect(dead_code, reason = "for a test to come")]
 pub(crate) fn opposite_locks() -> Vec<Task<'static>> {
     let locks = Rc::new((Spin::new(0xa), Spin::new(0xb)));
     let other = Rc::clone(&locks);

@@ -1,7 +1,7 @@
 //! Hazard: one page goes while another CPU uses it. The smallest race there is, in each of the ways in which it can be lost.
 
-use pageless_fault::shootdown::PolicyKind;
-use pageless_fault::sim::{SimConfig, Speculation};
+use pageless_fault::shootdown::{CpuId, PolicyKind};
+use pageless_fault::sim::{SeatError, SimConfig, Speculation};
 
 use crate::scene::{Role, play};
 
@@ -229,4 +229,17 @@ fn speculation_reaches_nothing_that_was_freed() {
         };
         play(config, MAP_ONE, &[REPLACE, USE]);
     }
+}
+
+#[test]
+fn nobody_else_gets_the_cpu_of_somebody_who_sleeps() {
+    const NAPPER: Role = |scene, cpu| {
+        cpu.idle(3);
+        let _ = cpu.load(scene.va(0));
+    };
+    const THIEF: Role = |scene, _| {
+        let taken = scene.machine.cpu(CpuId::new(0));
+        assert_eq!(taken.err(), Some(SeatError::Taken { cpu: CpuId::new(0) }));
+    };
+    play(config(2, PolicyKind::IdleSkip), MAP_ONE, &[NAPPER, THIEF]);
 }

@@ -39,9 +39,18 @@ mod imp {
         Some(Pin { _guard })
     }
 
-    /// Lets go of `object`, which no new reader can find, after everybody who is pinned now.
-    pub(in crate::directory) fn retire<T: Send + Sync + 'static>(object: Arc<T>) {
-        crossbeam_epoch::pin().defer(move || drop(object));
+    /// For retiring several objects in one go.
+    pub(in crate::directory) struct Retirement(crossbeam_epoch::Guard);
+
+    impl Retirement {
+        pub(in crate::directory) fn begin() -> Self {
+            Retirement(crossbeam_epoch::pin())
+        }
+
+        /// Lets go of `object`, which no new reader can find, after everybody who is pinned now.
+        pub(in crate::directory) fn retire<T: Send + Sync + 'static>(&self, object: Arc<T>) {
+            self.0.defer(move || drop(object));
+        }
     }
 }
 
@@ -61,10 +70,20 @@ mod imp {
         None
     }
 
-    /// Lets go of `object`: whoever might read it needs the lock that the caller holds.
-    pub(in crate::directory) fn retire<T: Send + Sync + 'static>(object: Arc<T>) {
-        drop(object);
+    /// For retiring several objects in one go.
+    pub(in crate::directory) struct Retirement;
+
+    impl Retirement {
+        pub(in crate::directory) fn begin() -> Self {
+            Retirement
+        }
+
+        /// Lets go of `object`: whoever might read it needs the lock that the caller holds.
+        #[expect(clippy::unused_self, reason = "where there is an epoch, it is used")]
+        pub(in crate::directory) fn retire<T: Send + Sync + 'static>(&self, object: Arc<T>) {
+            drop(object);
+        }
     }
 }
 
-pub(super) use imp::{Pin, pin, retire};
+pub(super) use imp::{Pin, Retirement, pin};

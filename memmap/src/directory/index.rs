@@ -15,7 +15,7 @@
 //! # Invariants
 //!
 //! 1. A pointer in a chain is null or carries one strong count of an `Arc<Node>`.
-//! 2. That count is given up only after the pointer has left the chain, through [`grace::retire`]; or by
+//! 2. That count is given up only after the pointer has left the chain, through [`Retirement::retire`]; or by
 //!    dropping the table, which nobody can be reading.
 //! 3. Chains change only by `&mut Index`, and there is one `Index` to a table.
 #![expect(
@@ -28,7 +28,7 @@ use alloc::sync::Arc;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use super::grace;
+use super::grace::{self, Retirement};
 use super::{ChunkState, Generation, SlotId};
 use crate::geometry::ChunkIndex;
 
@@ -249,7 +249,7 @@ impl Index {
 
     /// Takes a node out of the table, without effect if it is not in it. Its memory goes when nobody
     /// reads it any more.
-    pub(super) fn remove(&mut self, node: &Arc<Node>) {
+    pub(super) fn remove(&mut self, node: &Arc<Node>, retirement: &Retirement) {
         let mut link = self.buckets.of(node.chunk);
         loop {
             let at = link.load(Ordering::Relaxed);
@@ -265,7 +265,7 @@ impl Index {
                 // left the only chain that it was in, so nobody gives that count up again.
                 let unlinked = unsafe { Arc::from_raw(at) };
                 self.len -= 1;
-                grace::retire(unlinked);
+                retirement.retire(unlinked);
                 return;
             }
             link = &found.next;
@@ -305,5 +305,5 @@ impl Reader {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, feature = "std", not(loom)))]
 mod tests;

@@ -4,7 +4,7 @@
 //! ```text
 //!   rig/host.rs ---+
 //!   rig/model.rs --+--> Rig: a machine, its CPUs, how much of it there is
-//!                  |                         |
+//!   rig/sim.rs ----+                         |
 //!                  |     budget.rs, detach.rs, ..: fn test<R: Rig>(rig: &R)
 //!                  |                         |
 //!                  +----> catalogue!(..) ----+----> #[test] fn host::budget::test
@@ -96,7 +96,8 @@ macro_rules! catalogue {
     };
 }
 
-/// Tests in which the memmap starts a thread of its own: for machines on which any thread is a CPU.
+/// Tests in which the memmap starts a thread of its own: for machines on which any thread is a CPU. On the modelled
+/// machine a thread is given a CPU by whoever starts it, and the memmap knows of none.
 macro_rules! catalogue_of_threads {
     ($rig:ty) => {
         mod threads {
@@ -121,4 +122,19 @@ mod host {
 mod model {
     catalogue!(crate::rig::model::ModelRig);
     catalogue_of_threads!(crate::rig::model::ModelRig);
+}
+
+/// The modelled machine, each CPU a thread.
+mod sim_threads {
+    catalogue!(crate::rig::sim::SimThreadsRig);
+}
+
+/// The modelled machine, all CPUs in one thread, under several schedules.
+mod sim_scheduled {
+    catalogue!(crate::rig::sim::SimScheduledRig);
+}
+
+/// The same under every safe policy.
+mod sim_policies {
+    catalogue!(crate::rig::sim::SimPoliciesRig);
 }

@@ -8,6 +8,7 @@ use pageless_fault::{Machine, MaySleep, Window};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) mod host;
 pub(crate) mod model;
+pub(crate) mod sim;
 
 /// What one CPU does, and the right to sleep that it has there.
 pub(crate) type Body<'a> = Box<dyn FnOnce(&mut MaySleep) + Send + 'a>;
@@ -33,8 +34,11 @@ pub(crate) trait Rig: Sync + Sized {
     const CROWD: u64;
     /// How many of a thousand rounds of a stress test are made here.
     const PER_MILLE: u64;
+    /// How often each test is run, each time on another machine.
+    const TIMES: u64 = 1;
 
-    fn new() -> Self;
+    /// The machine for the `time`-th time, from 0.
+    fn new(time: u64) -> Self;
 
     fn machine(&self) -> &Self::Machine;
 
@@ -68,11 +72,25 @@ pub(crate) trait Rig: Sync + Sized {
     }
 }
 
-/// Runs one test.
+/// Runs one test, as often as the rig says.
 pub(crate) fn run<R: Rig>(test: fn(&R)) {
-    let rig = R::new();
-    test(&rig);
-    rig.check();
+    for time in 0..R::TIMES {
+        let _told = Told(time);
+        let rig = R::new(time);
+        test(&rig);
+        rig.check();
+    }
+}
+
+/// Says which time it was that a test failed.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("that was time {} of this test", self.0);
+        }
+    }
 }
 
 /// What a CPU is to do.

@@ -35,8 +35,8 @@ std::thread_local! {
     static IDLE: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How a task's body ended.
-pub(super) type Ended = Result<(), Caught>;
+/// How a task's body ended; small, since it is handed over at every switch.
+pub(super) type Ended = Result<(), Box<Caught>>;
 
 type Scoped<'a, 's> = ScopedCoroutine<'a, (), (), Ended, &'s mut DefaultStack>;
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use core::cell::{Cell, RefCell};
+use core::mem::ManuallyDrop;
 
 use super::coroutine;
 use super::order::Order;
@@ -42,8 +43,10 @@ std::thread_local! {
         }
     };
 
-    /// The run of this thread, if there is one. Never borrowed while code of a task runs.
-    static RUN: RefCell<Option<Box<Order>>> = const { RefCell::new(None) };
+    /// The run of this thread, if there is one. Never borrowed while code of a task runs. [`Entered`]
+    /// puts it here and takes it away, so that the thread-local itself has nothing to drop: one that has
+    /// is looked at for that on every access.
+    static RUN: RefCell<Option<ManuallyDrop<Box<Order>>>> = const { RefCell::new(None) };
 }
 
 /// Whether this code runs in a scheduled task that is not being torn down, neither by a failed run
@@ -82,7 +85,19 @@ fn step_slowly(event: Event) {
 }
 
 /// Says that this task cannot go on until somebody else acts: somebody else runs, if anybody can.
-/// It may return without cause, so it belongs in a loop that looks again.
+/// It may return without cause, so it belongs in a loop that looks again:
+///
+/// ```
+/// # use core::cell::Cell;
+/// # use pageless_fault::sim::schedule::{Event, wait};
+/// # let (acknowledged, cpu) = (Cell::new(true), 3);
+/// while !acknowledged.get() {
+///     wait(Event::new("acknowledgement of cpu", cpu));
+/// }
+/// ```
+///
+/// To look is no action, so there is no [`step`] in such a loop. With one in it, tasks that wait for
+/// each other are not a [`Deadlock`](super::FailureKind::Deadlock) but run into the limit of steps.
 pub fn wait(event: Event) {
     if is_running() && with_order(|order| order.at_wait(event)) == Some(true) {
         coroutine::suspend();
@@ -154,7 +169,14 @@ fn wait_for_lock(turn: u32) {
     }
     if turn >= HOPELESS {
         panics::set_quiet(false);
-        panic!("a destructor of an unwound task waits for a lock that another unwound task holds");
+        // The process ends here, so whoever reads this must learn why the run had failed.
+        let told = with_order(|order| order.failure()).flatten();
+        let told = told.or_else(panics::under_way).unwrap_or_default();
+        let seed = with_order(|order| order.seed()).flatten();
+        panic!(
+            "a destructor of an unwound task waits for a lock that another such task holds, \
+             after a run (seed {seed:?}) that failed: {told}"
+        );
     }
     std::thread::yield_now();
 }
@@ -162,7 +184,7 @@ fn wait_for_lock(turn: u32) {
 /// The scheduler's own access to the run of this thread.
 #[inline]
 pub(super) fn with_order<T>(f: impl FnOnce(&mut Order) -> T) -> Option<T> {
-    RUN.with_borrow_mut(|run| run.as_deref_mut().map(f))
+    RUN.with_borrow_mut(|run| run.as_mut().map(|order| f(order)))
 }
 
 /// Steps that were granted and have not been used; none are afterwards.
@@ -210,7 +232,7 @@ impl Entered {
             "a run inside a task of another run"
         );
         panics::install();
-        let outer = RUN.replace(Some(order));
+        let outer = RUN.replace(Some(ManuallyDrop::new(order)));
         debug_assert!(outer.is_none(), "mode says that there is no run");
         FAST.with(|fast| fast.mode.set(Mode::Running));
         Entered {
@@ -228,13 +250,17 @@ impl Entered {
 
     /// Ends the run, and answers how it went.
     pub(super) fn leave(self) -> Option<Box<Order>> {
-        RUN.take()
+        take_order()
     }
+}
+
+fn take_order() -> Option<Box<Order>> {
+    RUN.take().map(ManuallyDrop::into_inner)
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        RUN.take();
+        drop(take_order());
         FAST.with(|fast| fast.mode.set(Mode::Outside));
         grant(u32::MAX, 0);
         set_clock(0);

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::deviation::{Deviation, Deviations};
-use super::failure::Failure;
+use super::failure::{Failure, FailureKind};
 use super::order::{Slice, SliceEnd};
-use super::run::Schedule;
+use super::run::{STEPS_AT_MOST, Schedule};
 use super::shrink::shrink;
 use super::task::Program;
 
@@ -26,33 +26,49 @@ pub struct Explored {
 /// Coins and choices keep their default. No schedule is run twice: each list of deviations is
 /// extended only by places behind its last one.
 pub fn explore<'a, P: Into<Program<'a>>>(bound: u32, most: u64, make: impl Fn() -> P) -> Explored {
+    let explored = search(bound, most, STEPS_AT_MOST, &make, None);
+    Explored {
+        failure: explored
+            .failure
+            .map(|failure| shrink(failure, make).failure),
+        ..explored
+    }
+}
+
+/// [`explore`], with the failure as it was found. With a kind that is `wanted`, failures of others are
+/// nothing to stop for.
+pub(super) fn search<'a, P: Into<Program<'a>>>(
+    bound: u32,
+    most: u64,
+    steps: u64,
+    make: impl Fn() -> P,
+    wanted: Option<&FailureKind>,
+) -> Explored {
     let mut exploring = Exploring {
         make,
         most,
+        steps,
+        wanted,
         explored: Explored {
             schedules: 0,
             complete: true,
             failure: None,
         },
     };
-    let mut list = Vec::new();
-    exploring.below(&mut list, bound);
-    let Exploring {
-        make, mut explored, ..
-    } = exploring;
-    explored.failure = explored
-        .failure
-        .map(|failure| shrink(failure, make).failure);
-    explored
+    exploring.below(&mut Vec::new(), bound);
+    exploring.explored
 }
 
-struct Exploring<M> {
+struct Exploring<'w, M> {
     make: M,
+    /// Runs, and steps of each.
     most: u64,
+    steps: u64,
+    wanted: Option<&'w FailureKind>,
     explored: Explored,
 }
 
-impl<'a, P: Into<Program<'a>>, M: Fn() -> P> Exploring<M> {
+impl<'a, P: Into<Program<'a>>, M: Fn() -> P> Exploring<'_, M> {
     /// Runs `list`, and all that `bound` more deviations behind its last make of it. False to stop.
     fn below(&mut self, list: &mut Vec<Deviation>, bound: u32) -> bool {
         if self.explored.schedules == self.most {
@@ -64,11 +80,18 @@ impl<'a, P: Into<Program<'a>>, M: Fn() -> P> Exploring<M> {
             list: list.clone(),
             ..Deviations::default()
         };
-        let mut schedule = Schedule::replay(&deviations);
+        let mut schedule = Schedule::replay(&deviations).steps_at_most(self.steps);
         if bound > 0 {
             schedule = schedule.record_slices();
         }
         match schedule.run_sliced((self.make)().into()) {
+            Err(failure)
+                if self
+                    .wanted
+                    .is_some_and(|wanted| !failure.kind.is_like(wanted)) =>
+            {
+                true
+            }
             Err(failure) => {
                 self.explored.complete = false;
                 self.explored.failure = Some(failure);

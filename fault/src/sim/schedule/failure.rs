@@ -4,6 +4,7 @@
 use core::fmt;
 
 use super::deviation::{Base, Deviations};
+use super::run::Schedule;
 use super::task::Event;
 use super::trace::Trace;
 
@@ -100,12 +101,28 @@ pub struct Failure {
     pub steps: u64,
     /// What the run did otherwise than the default.
     pub deviations: Deviations,
+    /// Whether these are all. If not, the seed has them.
+    pub recorded: bool,
     /// The end of the trace; empty unless it was recorded.
     pub trace: Trace,
 }
 
 /// Deviations above which their list is not for reading.
 const LISTED: usize = 48;
+
+impl Failure {
+    /// The schedule that failed: from its seed, if it had one.
+    pub(super) fn schedule(&self) -> Schedule {
+        match (self.seed, self.deviations.base) {
+            (Some(seed), Base::InOrder) => {
+                Schedule::random(seed).preempt_one_in(self.preempt_one_in)
+            }
+            (Some(seed), Base::Clock) => Schedule::by_clock(seed),
+            (None, _) => Schedule::replay(&self.deviations),
+        }
+        .steps_at_most(self.steps_at_most)
+    }
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,7 +137,12 @@ impl fmt::Display for Failure {
             (Some(seed), Base::Clock) => writeln!(f, "  run again: Schedule::by_clock({seed})")?,
             (None, _) => {}
         }
-        if count <= LISTED {
+        if !self.recorded {
+            writeln!(
+                f,
+                "  deviations were not recorded; shrink(..) finds those that matter"
+            )?;
+        } else if count <= LISTED {
             writeln!(
                 f,
                 "  replay:    Schedule::replay(&{:?}.parse().unwrap())",

@@ -4,6 +4,7 @@
 use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
 
+use super::coroutine::Ended;
 use super::current;
 use super::deviation::{Base, Deviation, Deviations};
 use super::failure::{FailureKind, Waiting};
@@ -97,12 +98,75 @@ pub(super) struct Slice {
     pub(super) at_end: Vec<u32>,
 }
 
+/// A deviation as it is noted: a long run makes millions, so it is small and the names are elsewhere.
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    at: u64,
+    task: u32,
+    /// How many-th wait or draw after the step.
+    turn: u32,
+    /// Who runs, or the number of what was drawn.
+    to: u32,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Start,
+    Switch,
+    End,
+    Chance,
+    Pick,
+}
+
+impl Made {
+    fn start(to: u32) -> Self {
+        Made {
+            at: 0,
+            task: 0,
+            turn: 0,
+            to,
+            what: What::Start,
+        }
+    }
+
+    fn told(self, drawn: &[(&'static str, u64)]) -> Deviation {
+        let Made {
+            at,
+            task,
+            turn,
+            to,
+            what,
+        } = self;
+        match what {
+            What::Start => Deviation::Start { to },
+            What::Switch if turn == 0 => Deviation::Preempt { task, at, to },
+            What::Switch => Deviation::GiveWay { task, at, turn, to },
+            What::End => Deviation::End { task, to },
+            What::Chance => Deviation::Chance {
+                task,
+                at,
+                nth: turn,
+                what: Cow::Borrowed(drawn[to as usize].0),
+            },
+            What::Pick => Deviation::Pick {
+                task,
+                at,
+                nth: turn,
+                value: drawn[to as usize].1,
+                what: Cow::Borrowed(drawn[to as usize].0),
+            },
+        }
+    }
+}
+
 /// What a run is asked to be.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) from: From,
     pub(super) most: u64,
     pub(super) record: bool,
+    pub(super) remember: bool,
     pub(super) slices: bool,
 }
 
@@ -122,6 +186,7 @@ pub(super) enum From {
 #[derive(Debug)]
 pub(super) struct Order {
     base: Base,
+    seed: Option<u64>,
     source: Source,
     tasks: Vec<State>,
     running: usize,
@@ -138,7 +203,11 @@ pub(super) struct Order {
     spent: u64,
     most: u64,
     switches: u64,
-    made: Vec<Deviation>,
+    /// Whether deviations are remembered, and those that were.
+    remember: bool,
+    made: Vec<Made>,
+    /// What was drawn, by number: the rare part of `made`.
+    drawn: Vec<(&'static str, u64)>,
     record: bool,
     lines: VecDeque<TraceLine>,
     dropped: u64,
@@ -165,6 +234,10 @@ impl Order {
         let live = tasks.len();
         let mut running = 0;
         let mut made = Vec::new();
+        let seed = match plan.from {
+            From::Seed { seed, .. } => Some(seed),
+            From::Script(_) => None,
+        };
         let (base, source) = match plan.from {
             From::Seed { base, seed, one_in } => {
                 let mut rng = fastrand::Rng::with_seed(seed);
@@ -173,7 +246,7 @@ impl Order {
                     until = undisturbed(&mut rng, one_in);
                     let to = rng.u32(..u32::try_from(live).unwrap_or(u32::MAX).max(1));
                     if to != 0 {
-                        made.push(Deviation::Start { to });
+                        made.push(Made::start(to));
                         running = to as usize;
                     }
                 }
@@ -183,7 +256,7 @@ impl Order {
                 for deviation in deviations.list {
                     if let Deviation::Start { to } = deviation {
                         if made.is_empty() && to != 0 && (to as usize) < live {
-                            made.push(deviation);
+                            made.push(Made::start(to));
                             running = to as usize;
                         }
                     } else {
@@ -198,6 +271,7 @@ impl Order {
         };
         Order {
             base,
+            seed,
             source,
             tasks,
             running,
@@ -209,7 +283,9 @@ impl Order {
             spent: 0,
             most: plan.most,
             switches: 0,
+            remember: plan.remember,
             made,
+            drawn: Vec::new(),
             record: plan.record,
             lines: VecDeque::new(),
             dropped: 0,
@@ -243,10 +319,13 @@ impl Order {
         Some((task, depth))
     }
 
-    /// A task has suspended itself, with `depth` spin locks held.
+    /// A task has suspended itself, with `depth` spin locks held, or has ended.
     #[inline]
-    pub(super) fn end_turn(&mut self, task: usize, depth: u32) {
+    pub(super) fn end_turn(&mut self, task: usize, depth: u32, ended: Option<Ended>) {
         self.tasks[task].depth = depth;
+        if let Some(how) = ended {
+            self.ended(how);
+        }
     }
 
     /// The running task is about to do `event`. Whether it must suspend itself.
@@ -278,21 +357,13 @@ impl Order {
                 }
                 *until = undisturbed(rng, *one_in);
                 let to = may_switch.then(|| self.any_other()).flatten()?;
-                self.made.push(Deviation::Preempt {
-                    task: index(task),
-                    at: self.tasks[task].steps,
-                    to: index(to),
-                });
+                self.deviated(What::Switch, self.tasks[task].steps, 0, index(to));
                 Some(to)
             }
             _ => {
                 let at = self.tasks[task].steps;
                 if let Some(to) = self.scripted(at, 0).filter(|_| may_switch) {
-                    self.deviated(Deviation::Preempt {
-                        task: index(task),
-                        at,
-                        to: index(to),
-                    });
+                    self.deviated(What::Switch, at, 0, index(to));
                     return Some(to);
                 }
                 if self.base == Base::Clock && due && may_switch {
@@ -342,12 +413,7 @@ impl Order {
             Source::Seed { .. } if self.base == Base::InOrder => {
                 let to = self.any_other().unwrap_or(next);
                 if to != next {
-                    self.made.push(Deviation::GiveWay {
-                        task: index(task),
-                        at,
-                        turn,
-                        to: index(to),
-                    });
+                    self.deviated(What::Switch, at, turn, index(to));
                 }
                 to
             }
@@ -355,12 +421,7 @@ impl Order {
                 self.end_slice(SliceEnd::Wait { at, turn }, next);
                 let wanted = self.scripted(at, turn).filter(|&to| to != next);
                 if let Some(to) = wanted {
-                    self.deviated(Deviation::GiveWay {
-                        task: index(task),
-                        at,
-                        turn,
-                        to: index(to),
-                    });
+                    self.deviated(What::Switch, at, turn, index(to));
                 }
                 wanted.unwrap_or(next)
             }
@@ -407,7 +468,7 @@ impl Order {
     }
 
     /// The running task's body is over.
-    pub(super) fn ended(&mut self, how: Result<(), Caught>) {
+    fn ended(&mut self, how: Ended) {
         self.settle();
         self.acted();
         let task = self.running;
@@ -416,7 +477,8 @@ impl Order {
         state.clock = current::now();
         state.live = false;
         self.live -= 1;
-        if let Err(Caught { message, place }) = how {
+        if let Err(caught) = how {
+            let Caught { message, place } = *caught;
             self.failed = Some(FailureKind::Panic {
                 task: Some(state.name.clone()),
                 message,
@@ -437,10 +499,7 @@ impl Order {
         };
         let to = wanted.unwrap_or(next);
         if to != next {
-            self.deviated(Deviation::End {
-                task: index(task),
-                to: index(to),
-            });
+            self.deviated(What::End, 0, 0, index(to));
         }
         self.switches += 1;
         self.running = to;
@@ -457,12 +516,7 @@ impl Order {
         };
         if hit {
             self.epoch += 1;
-            self.made.push(Deviation::Chance {
-                task: index(task),
-                at,
-                nth,
-                what: Cow::Borrowed(what),
-            });
+            self.drew(What::Chance, at, nth, (what, 0));
             self.tell(|task, clock| TraceLine::Drew {
                 task,
                 clock,
@@ -485,13 +539,7 @@ impl Order {
             },
         };
         if value != 0 {
-            self.made.push(Deviation::Pick {
-                task: index(task),
-                at,
-                nth,
-                value,
-                what: Cow::Borrowed(what),
-            });
+            self.drew(What::Pick, at, nth, (what, value));
             self.tell(|task, clock| TraceLine::Drew {
                 task,
                 clock,
@@ -518,7 +566,11 @@ impl Order {
             clocks: self.tasks.iter().map(|state| state.clock).collect(),
             deviations: Deviations {
                 base: self.base,
-                list: self.made,
+                list: self
+                    .made
+                    .iter()
+                    .map(|made| made.told(&self.drawn))
+                    .collect(),
             },
             trace: Trace {
                 dropped: self.dropped,
@@ -527,6 +579,15 @@ impl Order {
             },
             slices: self.slices.unwrap_or_default(),
         }
+    }
+
+    /// What has gone wrong so far, and the seed.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failed.as_ref().map(ToString::to_string)
+    }
+
+    pub(super) fn seed(&self) -> Option<u64> {
+        self.seed
     }
 
     /// The tasks that have not ended.
@@ -629,46 +690,57 @@ impl Order {
     /// The task with the lowest clock. One that waits comes before others of the same time, and its
     /// clock is pulled up to the lowest of those that do not wait.
     fn lowest(&mut self, with_running: bool) -> Option<usize> {
-        let own = with_running.then_some(self.running);
-        let all = own.into_iter().chain(self.others());
-        let base = all
-            .clone()
-            .filter(|&j| self.tasks[j].live && self.tasks[j].waiting.is_none())
-            .map(|j| self.tasks[j].clock)
-            .min()
-            .unwrap_or(0);
-        let (at, _, to) = all
-            .filter(|&j| self.can_go(j))
-            .map(|j| match &self.tasks[j] {
-                state if state.waiting.is_some() => (state.clock.max(base), 0, j),
-                state => (state.clock, 1, j),
-            })
-            .min_by_key(|&(at, rank, _)| (at, rank))?;
-        self.tasks[to].clock = at;
-        Some(to)
+        let (mut ready, mut waits) = (None, None);
+        let mut look = |j: usize, state: &State, epoch| {
+            let best = match state.waiting {
+                None => &mut ready,
+                Some(_) if state.seen != epoch => &mut waits,
+                Some(_) => return,
+            };
+            if state.live && best.is_none_or(|(clock, _)| state.clock < clock) {
+                *best = Some((state.clock, j));
+            }
+        };
+        if with_running {
+            look(self.running, &self.tasks[self.running], self.epoch);
+        }
+        for j in self.others() {
+            look(j, &self.tasks[j], self.epoch);
+        }
+        match (ready, waits) {
+            (Some((at, _)), Some((clock, j))) if clock <= at => {
+                self.tasks[j].clock = at;
+                Some(j)
+            }
+            (Some((_, j)), _) | (None, Some((_, j))) => Some(j),
+            (None, None) => None,
+        }
     }
 
     /// Any other task that can go on, each as likely.
     fn any_other(&mut self) -> Option<usize> {
-        let count = index(self.tasks.len());
+        let others = index(self.tasks.len()).saturating_sub(1);
         let Source::Seed { rng, .. } = &mut self.source else {
             return None;
         };
-        // A few guesses first: counting all of them costs more the more there are.
-        let mut guesses = [0; 4];
-        guesses.fill_with(|| rng.u32(..count) as usize);
-        let running = self.running;
-        if let Some(hit) = guesses
-            .into_iter()
-            .find(|&j| j != running && self.can_go(j))
-        {
-            return Some(hit);
+        if others == 0 {
+            return None;
         }
-        let able: Vec<usize> = self.others().filter(|&j| self.can_go(j)).collect();
+        // A guess first: counting those that can costs more the more there are.
+        let guess = rng.u32(..others) as usize;
+        let guess = guess + usize::from(guess >= self.running);
+        if self.can_go(guess) {
+            return Some(guess);
+        }
+        let able = index(self.others().filter(|&j| self.can_go(j)).count());
+        if able == 0 {
+            return None;
+        }
         let Source::Seed { rng, .. } = &mut self.source else {
             return None;
         };
-        rng.choice(able)
+        let nth = rng.u32(..able) as usize;
+        self.others().filter(|&j| self.can_go(j)).nth(nth)
     }
 
     /// Whom the script wants to run at this place, if it can.
@@ -682,12 +754,36 @@ impl Order {
         (to != task && self.can_go(to)).then_some(to)
     }
 
-    /// Notes a deviation. What could be done otherwise before it is no longer of interest.
-    fn deviated(&mut self, deviation: Deviation) {
-        self.made.push(deviation);
+    /// Notes a switch. What could be done otherwise before it is no longer of interest.
+    fn deviated(&mut self, what: What, at: u64, turn: u32, to: u32) {
+        if !self.remember {
+            return;
+        }
+        self.made.push(Made {
+            at,
+            task: index(self.running),
+            turn,
+            to,
+            what,
+        });
         if let Some(slices) = &mut self.slices {
             slices.clear();
         }
+    }
+
+    /// Notes a draw.
+    fn drew(&mut self, what: What, at: u64, nth: u32, drawn: (&'static str, u64)) {
+        if !self.remember {
+            return;
+        }
+        self.made.push(Made {
+            at,
+            task: index(self.running),
+            turn: nth,
+            to: index(self.drawn.len()),
+            what,
+        });
+        self.drawn.push(drawn);
     }
 
     /// The running task stops here, and `to` runs.

@@ -11,8 +11,8 @@ use std::sync::Once;
 std::thread_local! {
     /// Whether a panic of this thread is caught by [`catch`] and so need not be printed.
     static QUIET: Cell<bool> = const { Cell::new(false) };
-    /// Where this thread panicked last while `QUIET`.
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Where this thread panicked last while `QUIET`, and what it said.
+    static LAST: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
 }
 
 /// A panic that was caught.
@@ -28,12 +28,10 @@ pub(super) fn install() {
     INSTALLED.call_once(|| {
         let outer = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !QUIET.get() {
-                return outer(info);
-            }
-            PLACE.replace(info.location().map(ToString::to_string));
-            // Somebody who asks for a backtrace gets it, and the message with it.
-            if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {
+            if QUIET.get() {
+                let said = info.payload_as_str().unwrap_or_default().to_owned();
+                LAST.replace(info.location().map(|place| (place.to_string(), said)));
+            } else {
                 outer(info);
             }
         }));
@@ -45,11 +43,21 @@ pub(super) fn set_quiet(quiet: bool) -> bool {
     QUIET.replace(quiet)
 }
 
+/// A panic of this thread that is on its way to where it is caught.
+pub(super) fn under_way() -> Option<String> {
+    LAST.with_borrow(|last| {
+        last.as_ref()
+            .map(|(place, said)| format!("at {place}: {said}"))
+    })
+}
+
 /// Runs `body`, and catches its panic.
-pub(super) fn catch(body: impl FnOnce()) -> Result<(), Caught> {
-    panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| Caught {
-        message: message(&*payload),
-        place: PLACE.take(),
+pub(super) fn catch(body: impl FnOnce()) -> Result<(), Box<Caught>> {
+    panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+        Box::new(Caught {
+            message: message(&*payload),
+            place: LAST.take().map(|(place, _)| place),
+        })
     })
 }
 

@@ -11,7 +11,7 @@ use super::task::{Hooks, Program};
 use crate::context;
 
 /// Steps and waits after which a run is taken not to end.
-const STEPS_AT_MOST: u64 = 10_000_000;
+pub(super) const STEPS_AT_MOST: u64 = 10_000_000;
 
 /// Which of the many schedules of a program to run.
 ///
@@ -47,7 +47,8 @@ pub struct Run {
     pub switches: u64,
     /// The clocks of the tasks when they ended, modelled ns.
     pub clocks: Vec<u64>,
-    /// What the run did otherwise than the default: replaying them is the same run.
+    /// What the run did otherwise than the default: replaying them is the same run. Empty if they
+    /// were not [recorded](Schedule::record_deviations).
     pub deviations: Deviations,
 }
 
@@ -58,6 +59,7 @@ impl Schedule {
                 from,
                 most: STEPS_AT_MOST,
                 record: false,
+                remember: true,
                 slices: false,
             },
         }
@@ -123,6 +125,14 @@ impl Schedule {
     /// run stays the same.
     pub fn record_trace(mut self, record: bool) -> Self {
         self.plan.record = record;
+        self
+    }
+
+    /// Whether to remember deviations: unless said otherwise, yes. A random run of millions of steps makes so
+    /// many that they are dear to keep, and its seed is enough to have them again: [`shrink`](super::shrink)
+    /// does. For a replay it is always yes.
+    pub fn record_deviations(mut self, record: bool) -> Self {
+        self.plan.remember = record || matches!(self.plan.from, From::Script(_));
         self
     }
 
@@ -193,6 +203,7 @@ impl Schedule {
             steps_at_most: self.plan.most,
             steps: outcome.steps,
             deviations: outcome.deviations,
+            recorded: self.plan.remember,
             trace: outcome.trace,
         })
     }
@@ -201,14 +212,14 @@ impl Schedule {
 /// Lets one task after another have its turn, until all have ended or the run has failed; then
 /// unwinds those that have not.
 fn drive(mut coroutines: Vec<Coroutine<'_, '_>>, hooks: &[Hooks<'_>], entered: &Entered) {
-    while let Some(Some((task, depth))) = current::with_order(Order::begin_turn) {
+    let mut next = current::with_order(Order::begin_turn).flatten();
+    while let Some((task, depth)) = next {
         let (depth, ended) = turn(&hooks[task], depth, || coroutines[task].resume());
-        current::with_order(|order| {
-            order.end_turn(task, depth);
-            if let Some(how) = ended {
-                order.ended(how);
-            }
-        });
+        next = current::with_order(|order| {
+            order.end_turn(task, depth, ended);
+            order.begin_turn()
+        })
+        .flatten();
     }
     let unended = current::with_order(|order| order.unended());
     entered.unwinding();

@@ -3,10 +3,15 @@
 
 use core::fmt;
 
-use super::deviation::{Deviation, Deviations};
+use super::deviation::{Base, Deviation, Deviations};
+use super::explore;
 use super::failure::Failure;
 use super::run::Schedule;
 use super::task::Program;
+
+/// How many switches at other places are looked for, and in how many runs for each number of them.
+const MOVED: usize = 2;
+const RUNS_TO_MOVE: u64 = 2000;
 
 /// A failure with no deviation too many.
 #[derive(Debug, Clone)]
@@ -25,7 +30,8 @@ impl fmt::Display for Shrunk {
 
 /// Leaves out deviations of `failure` for as long as the program that `make` makes anew for each
 /// run still fails [alike](super::FailureKind::is_like): halves of the list first, then smaller and
-/// smaller parts, then single ones. None of those that remain can be left out alone.
+/// smaller parts, then single ones. None of those that remain can be left out alone. If they are few,
+/// and all of them switches, it also looks for fewer of them at other places.
 ///
 /// `make` must make the same program each time; if `failure` cannot be had again at all, it comes
 /// back as it was.
@@ -39,9 +45,9 @@ pub fn shrink<'a, P: Into<Program<'a>>>(failure: Box<Failure>, make: impl Fn() -
         make,
         runs: 0,
     };
-    let whole = search.failure.deviations.list.clone();
-    if search.fails(whole, false) {
+    if search.again() {
         search.halve();
+        search.elsewhere();
         let found = search.failure.deviations.list.clone();
         search.fails(found, true);
     }
@@ -60,6 +66,18 @@ struct Search<M> {
 }
 
 impl<'a, P: Into<Program<'a>>, M: Fn() -> P> Search<M> {
+    /// Whether the failure can be had again, with its deviations in any case.
+    fn again(&mut self) -> bool {
+        self.runs += 1;
+        match self.failure.schedule().run((self.make)()) {
+            Err(again) if again.kind.is_like(&self.failure.kind) => {
+                self.failure = again;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Whether `list` fails alike; then it is the new shortest. What of it was not followed is gone.
     fn fails(&mut self, list: Vec<Deviation>, traced: bool) -> bool {
         let deviations = Deviations {
@@ -81,6 +99,27 @@ impl<'a, P: Into<Program<'a>>, M: Fn() -> P> Search<M> {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Looks for a list with fewer switches that is not a part of this one: one that lets the first
+    /// task run first, say. Only where that is cheap.
+    fn elsewhere(&mut self) {
+        let deviations = &self.failure.deviations;
+        let switches = deviations.switches();
+        if switches != deviations.list.len() || deviations.base != Base::InOrder {
+            return;
+        }
+        for bound in (1..switches).take(MOVED) {
+            let bound = u32::try_from(bound).unwrap_or(u32::MAX);
+            let wanted = self.failure.kind.clone();
+            let explored =
+                explore::search(bound, RUNS_TO_MOVE, self.most, &self.make, Some(&wanted));
+            self.runs += explored.schedules;
+            if let Some(failure) = explored.failure {
+                self.fails(failure.deviations.list, false);
+                return self.halve();
+            }
         }
     }
 

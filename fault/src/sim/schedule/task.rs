@@ -55,7 +55,7 @@ impl<'a> Task<'a> {
     }
 
     /// `hook` runs right before every turn of the task, its unwinding included: the place to set
-    /// what the task takes for its thread's own, such as the current CPU.
+    /// what the task takes for its thread's own, such as the current CPU. A hook does not step or wait.
     #[must_use]
     pub fn on_resume(mut self, hook: impl Fn() + 'a) -> Self {
         self.hooks.on_resume = Some(Box::new(hook));

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
 
-use super::super::grace;
+use super::super::grace::{self, Retirement};
 use super::super::tests::Instant;
 use super::{ChunkState, Generation, Index, Node, Seen, SlotId};
 use crate::geometry::ChunkIndex;
@@ -54,7 +54,7 @@ fn a_reader_keeps_a_node_whose_chunk_has_been_reclaimed() {
         node.set(state);
         assert_eq!(held.seen().unwrap().state, state);
     }
-    index.remove(&node);
+    index.remove(&node, &Retirement::begin());
     drop(node);
     let next = insert(&mut index, 7, 4);
     // Another thread does its best to free it.
@@ -62,7 +62,7 @@ fn a_reader_keeps_a_node_whose_chunk_has_been_reclaimed() {
         scope.spawn(|| {
             for _ in 0..if cfg!(miri) { 8 } else { 1000 } {
                 drop(grace::pin());
-                grace::retire(Node::spare());
+                Retirement::begin().retire(Node::spare());
             }
         });
     });
@@ -81,7 +81,7 @@ fn a_reader_keeps_a_node_whose_chunk_has_been_reclaimed() {
     drop(next);
     // And it does go, some time after its last reader. Others may be pinned now and then.
     while alive.strong_count() > 0 {
-        grace::retire(Node::spare());
+        Retirement::begin().retire(Node::spare());
         drop(grace::pin());
         std::thread::yield_now();
     }
@@ -107,8 +107,8 @@ fn a_reader_on_a_node_that_leaves_walks_on() {
     };
     let first = reader.find(ChunkIndex(chain[0]), &pin).unwrap();
     // From the front: each keeps naming the next one, which is still in memory.
-    index.remove(&nodes[2]);
-    index.remove(&nodes[1]);
+    index.remove(&nodes[2], &Retirement::begin());
+    index.remove(&nodes[1], &Retirement::begin());
     drop(nodes);
     let second = core::ptr::NonNull::new(first.next.load(Ordering::Acquire)).unwrap();
     // SAFETY: it was in the chain when the pin began.
@@ -151,7 +151,7 @@ fn a_chunk_that_stays_is_found_whatever_comes_and_goes_beside_it() {
                 .map(|chunk| insert(&mut index, chunk, round))
                 .collect();
             for node in &nodes {
-                index.remove(node);
+                index.remove(node, &Retirement::begin());
             }
         }
         done.store(true, Ordering::Relaxed);

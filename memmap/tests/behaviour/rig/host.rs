@@ -17,7 +17,7 @@ impl Rig for HostRig {
     const CROWD: u64 = 64;
     const PER_MILLE: u64 = 1000;
 
-    fn new() -> Self {
+    fn new(_time: u64) -> Self {
         HostRig {
             machine: HostMachine::new().unwrap(),
         }
