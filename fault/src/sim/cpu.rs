@@ -913,6 +913,8 @@ impl Processor for Cpu {
                 self.reading.set(read);
                 self.advance_to(read);
             }
+            // Begins when the wait does, whatever else has been waited for.
+            Moment::FabricSync => self.advance_to(self.reading.get() + cost),
             _ => self.charge(cost),
         }
         if matches!(moment, Moment::Take { .. }) && self.coin("nmi", self.shared.config.nmi_one_in)
