@@ -65,6 +65,7 @@ impl Core {
     }
 
     /// The clocks of a new run begin at 0.
+    #[cfg(feature = "std")]
     pub(crate) fn restart_clock(&mut self) {
         self.clock = 0;
     }
@@ -170,6 +171,7 @@ impl Cpu {
         self.id
     }
 
+    #[cfg(feature = "std")]
     pub(crate) fn is_of(&self, machine: &Arc<Shared>) -> bool {
         Arc::ptr_eq(&self.shared, machine)
     }
@@ -911,6 +913,8 @@ impl Processor for Cpu {
                 self.reading.set(read);
                 self.advance_to(read);
             }
+            // Begins when the wait does, whatever else has been waited for.
+            Moment::FabricSync => self.advance_to(self.reading.get() + cost),
             _ => self.charge(cost),
         }
         if matches!(moment, Moment::Take { .. }) && self.coin("nmi", self.shared.config.nmi_one_in)
