@@ -8,6 +8,9 @@
 //!                  pageless: job files, and running them three ways
 //! ```
 //!
+//! A stale translation can be seen in [`fault::sim`], a modelled machine on which [`memmap`] runs unchanged; [`fault::shootdown`]
+//! is the engine that keeps it free of them. Several devices share one lookup through [`memmap::Regions`].
+//!
 //! [`block`] never reaches [`memmap`]: I/O needs no descriptors. What needs both, a driver that
 //! insists on pinning descriptors while requests are in flight, is [`run`], and so it is here.
 

@@ -32,9 +32,31 @@
 //! # Machines
 //!
 //! * [`host`] (feature `std`, Linux on x86-64): this process's own MMU. Real translations, real
-//!   shootdowns, sent by the kernel.
+//!   shootdowns, sent by the kernel. It cannot show that a stale translation was avoided.
+//! * [`sim`]: a model of x86-64 translation, in which a stale translation is *seen*. Its CPUs are threads, or
+//!   coroutines that one deterministic scheduler interleaves from a seed. Its nanoseconds are modelled. Without `std` it has memory, page
+//!   tables, TLBs and CPUs; windows, threads and the scheduler need `std`.
 //!
 //! Cores above this crate see only the traits.
+//!
+//! # Whose debt it is
+//!
+//! On the host the kernel shoots down. A machine of our own has to do it itself: [`shootdown`] is its engine, with a
+//! policy for each way that is known to work, and some that are known not to.
+//!
+//! ```text
+//!                 Machine, Window, Word               FlushDebt, Completion
+//!                 ---------------------               ---------------------
+//!   host::HostMachine        sim::SimMachine <------- shootdown::Shootdown <-- PolicyKind
+//!   userfaultfd, SIGBUS      tables, TLBs, CPUs       mailboxes, states, tickets
+//!   process_madvise               |                            |
+//!        |                        +------ Processor: ----------+
+//!   the kernel's IPIs             invalidate, signal, relax, the time
+//! ```
+//!
+//! What a finished shootdown proves is a value there as well: only
+//! [`WalkQuiescent`](shootdown::WalkQuiescent) frees a frame, and a policy known by type gives no more than it guarantees
+//! ([`shootdown::policy`] shows it, with what does not compile).
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
