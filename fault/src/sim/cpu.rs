@@ -706,6 +706,8 @@ impl Cpu {
         self.sleep();
         for turn in 0..turns {
             hooks::wait("idle", u64::from(turn));
+            // Time passes, whether or not anybody else does something with it.
+            hooks::step("still asleep", u64::from(turn));
         }
         let seat = &self.shared.seats[usize::from(self.id.get())];
         let core = seat.parked.lock().take();
@@ -887,7 +889,8 @@ impl Processor for Cpu {
         if !Mutant::WaitsUninterruptible.active() {
             self.take_signals();
         }
-        let left = self.until_tick.get();
+        // Who waits executes many instructions: the next tick is near.
+        let left = self.until_tick.get().min(2);
         if left == 1 {
             self.tick();
         } else if left > 1 {
