@@ -12,14 +12,15 @@ use x86_64::structures::paging::PageTableFlags as Flags;
 
 use crate::scene::{Role, Scene, play};
 
-/// Maps a frame at page 0 and keeps it.
-fn map(scene: &Scene) -> OwnedFrame {
+/// Maps a frame at page 0, keeps it, and gives others the time to use it.
+fn map(scene: &Scene, cpu: &Cpu) -> OwnedFrame {
     let frame = scene.machine.alloc().unwrap();
     let leaf = Entry::new(frame.pfn().get(), Flags::PRESENT | Flags::WRITABLE);
     scene
         .machine
         .map_entry(SpaceId::EVERY, scene.va(0), Level::Table, leaf)
         .unwrap();
+    (0..4).for_each(|_| cpu.pause());
     frame
 }
 
@@ -43,9 +44,15 @@ fn reuse(scene: &Scene, cpu: &Cpu) {
     cpu.store(scene.va(1), 7).unwrap();
 }
 
+/// Uses page 0 from when it is there until it is gone.
 const READ: Role = |scene, cpu| {
-    for _ in 0..8 {
-        let _ = cpu.load(scene.va(0));
+    let mut seen = false;
+    for _ in 0..32 {
+        let reached = cpu.load(scene.va(0)).is_ok();
+        if seen && !reached {
+            break;
+        }
+        seen |= reached;
     }
 };
 
@@ -92,7 +99,7 @@ fn only_an_early_acknowledgement_proves_less_than_the_end() {
 #[test]
 fn what_is_freed_by_a_typed_proof_is_reached_by_nobody() {
     const REPLACE: Role = |scene, cpu| {
-        let frame = map(scene);
+        let frame = map(scene, cpu);
         let pending = shoot::<ConcurrentIpi>(scene, cpu);
         let proof = scene.machine.engine().prove(cpu, &pending).unwrap();
         scene.machine.memory().free([frame], &proof);
@@ -104,7 +111,7 @@ fn what_is_freed_by_a_typed_proof_is_reached_by_nobody() {
 #[test]
 fn an_early_acknowledgement_frees_after_it_has_been_finished() {
     const REPLACE: Role = |scene, cpu| {
-        let (engine, frame) = (scene.machine.engine(), map(scene));
+        let (engine, frame) = (scene.machine.engine(), map(scene, cpu));
         let pending = shoot::<EarlyAck>(scene, cpu);
         let _: Entered = engine.prove(cpu, &pending).unwrap();
         let proof = engine.finish(cpu, &pending).unwrap();
@@ -118,7 +125,7 @@ fn an_early_acknowledgement_frees_after_it_has_been_finished() {
 fn a_target_that_never_answers_yields_no_proof() {
     let scene = Scene::new(config(50));
     let cpu = scene.machine.cpu(CpuId::new(0)).unwrap();
-    let _locked_away = map(&scene);
+    let _locked_away = map(&scene, &cpu);
     scene.machine.lose_interrupts(1);
     let pending = shoot::<ConcurrentIpi>(&scene, &cpu);
     let unanswered = WaitError::Unanswered {
