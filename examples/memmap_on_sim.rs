@@ -3,7 +3,9 @@
 //!
 //! `cargo run --release --example memmap_on_sim -- --seed 42`
 
-use std::rc::Rc;
+extern crate alloc;
+
+use alloc::rc::Rc;
 
 use clap::Parser;
 use pageless::fault::host::HostMachine;

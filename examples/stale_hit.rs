@@ -2,9 +2,11 @@
 //!
 //! `cargo run --release --example stale_hit -- --policy no-remote`
 
-use std::cell::Cell;
+extern crate alloc;
+
+use alloc::rc::Rc;
+use core::cell::Cell;
 use std::process::ExitCode;
-use std::rc::Rc;
 
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};

@@ -2,28 +2,24 @@
 
 extern crate alloc;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs an example as `cargo test` has built it.
-fn example(name: &str, arguments: &[&str]) -> Option<Output> {
-    let deps = std::env::current_exe().expect("this test's own path");
-    let path: PathBuf = deps
-        .parent()
-        .and_then(|deps| deps.parent())
+fn example(name: &str, arguments: &[&str]) -> Output {
+    let test = std::env::current_exe().expect("this test's own path");
+    let profile = test.parent().and_then(Path::parent);
+    let example = profile
         .expect("target/<profile>/deps")
         .join("examples")
         .join(name);
-    if !path.exists() {
-        println!("SKIPPED: {name} is not built (`cargo build --examples`)");
-        return None;
-    }
-    Some(
-        Command::new(path)
-            .args(arguments)
-            .output()
-            .expect("it starts"),
-    )
+    // A test target asked for by name is built alone.
+    assert!(
+        example.exists(),
+        "{name} is not built: `cargo build --examples` does"
+    );
+    let output = Command::new(example).args(arguments).output();
+    output.expect("it starts")
 }
 
 fn said(output: &Output) -> (Option<i32>, String, String) {
@@ -38,9 +34,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
 #[test]
 fn a_broken_policy_is_caught_and_its_trace_can_be_had_again() {
     for policy in ["no-remote", "early-reuse", "sweep-unwaited", "sweep-timed"] {
-        let Some(output) = example("stale_hit", &["--policy", policy]) else {
-            return;
-        };
+        let output = example("stale_hit", &["--policy", policy]);
         let (code, told, _) = said(&output);
         assert_eq!(code, Some(1), "{told}");
         let hit = told
@@ -49,7 +43,7 @@ fn a_broken_policy_is_caught_and_its_trace_can_be_had_again() {
         let again = told.lines().find(|line| line.starts_with("again: "));
         let replay = again.and_then(|line| line.split('\'').nth(1));
         let arguments = ["--policy", policy, "--replay", replay.expect("a replay")];
-        let output = example("stale_hit", &arguments).expect("it was there");
+        let output = example("stale_hit", &arguments);
         let (code, told, _) = said(&output);
         assert_eq!(code, Some(1), "{told}");
         assert_eq!(told.lines().next(), hit, "{policy}");
@@ -59,9 +53,7 @@ fn a_broken_policy_is_caught_and_its_trace_can_be_had_again() {
 #[test]
 fn a_safe_policy_has_nothing_to_tell() {
     let arguments = ["--policy", "resident", "--cpus", "3", "--schedules", "200"];
-    let Some(output) = example("stale_hit", &arguments) else {
-        return;
-    };
+    let output = example("stale_hit", &arguments);
     let (code, told, _) = said(&output);
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("no stale hit in 200 schedules of 3 CPUs"));
@@ -80,9 +72,7 @@ fn nonsense_is_wrong_usage() {
         ("shootdown_latency", ["--costs", "free"]),
         ("memmap_on_sim", ["--seed", "x"]),
     ] {
-        let Some(output) = example(name, &arguments) else {
-            return;
-        };
+        let output = example(name, &arguments);
         let (code, _, complaint) = said(&output);
         assert_eq!(code, Some(2), "{name} {arguments:?}");
         assert!(complaint.contains(arguments[1]), "{complaint}");
@@ -91,9 +81,7 @@ fn nonsense_is_wrong_usage() {
 
 #[test]
 fn modelled_nanoseconds_are_labelled_and_those_of_the_calibration() {
-    let Some(output) = example("shootdown_latency", &["--targets", "3"]) else {
-        return;
-    };
+    let output = example("shootdown_latency", &["--targets", "3"]);
     let (code, told, _) = said(&output);
     assert_eq!(code, Some(0), "{told}");
     assert!(told.starts_with("MODELLED nanoseconds"), "{told}");
@@ -105,16 +93,14 @@ fn modelled_nanoseconds_are_labelled_and_those_of_the_calibration() {
 #[test]
 fn the_readme_shows_what_comes_out() {
     let readme = include_str!("../README.md");
-    let Some(output) = example("shootdown_latency", &["--targets", "15"]) else {
-        return;
-    };
+    let output = example("shootdown_latency", &["--targets", "15"]);
     let (_, told, _) = said(&output);
     assert!(readme.contains(told.trim_end()), "{told}");
 
     let again = readme.lines().find(|line| line.starts_with("again: "));
     let replay = again.and_then(|line| line.split('\'').nth(1));
     let arguments = ["--policy", "no-remote", "--replay", replay.expect("shown")];
-    let output = example("stale_hit", &arguments).expect("built with the other one");
+    let output = example("stale_hit", &arguments);
     let (code, told, _) = said(&output);
     assert_eq!(code, Some(1), "{told}");
     let hit = told.lines().next().expect("a line");
@@ -123,9 +109,7 @@ fn the_readme_shows_what_comes_out() {
 
 #[test]
 fn the_memmap_does_the_same_on_both_machines() {
-    let Some(output) = example("memmap_on_sim", &[]) else {
-        return;
-    };
+    let output = example("memmap_on_sim", &[]);
     let (code, told, complaint) = said(&output);
     assert_eq!(code, Some(0), "{complaint}");
     let of = |machine: &str| {
