@@ -135,8 +135,8 @@ pub struct Pending {
     ticket: Option<Ticket>,
     /// Whether the ticket is one of those that are put off.
     deferred: bool,
-    /// The record left, and for whom.
-    record: Option<(RecordId, Box<CpuSet>)>,
+    /// The record left.
+    record: Option<RecordId>,
     ticks_then: u64,
 }
 
@@ -407,7 +407,7 @@ impl Shootdown {
                     // Nobody to wait for.
                 } else if let Some(record) = self.records.leave(flush, &targets) {
                     add(&self.counters.deferred, asked);
-                    pending.record = Some((record, Box::new(targets)));
+                    pending.record = Some(record);
                 } else {
                     add(&self.counters.fallbacks, 1);
                     self.post(cpu, flush, &targets, &mut pending);
@@ -553,14 +553,10 @@ impl Shootdown {
         if pending.ticket.is_some() {
             return over.filter(|_| self.without_ticket(pending).next().is_none());
         }
-        if let Some((record, targets)) = &pending.record {
+        if let Some(record) = pending.record {
             // Who sleeps, or is away, flushes before it can use the translation.
-            for cpu in targets.iter() {
-                if self.presence(cpu).is_away() {
-                    self.records.excuse(*record, cpu);
-                }
-            }
-            return over.filter(|_| self.records.is_done(*record));
+            let away = |cpu| self.presence(cpu).is_away();
+            return over.filter(|_| self.records.is_done(record, away));
         }
         let mut least = Completion::WalkQuiescent;
         for (cpu, receipt) in &pending.receipts {

@@ -745,6 +745,8 @@ impl Cpu {
         if engine.missed_asleep(&awake, space, flushed) {
             self.invalidate(Invalidation::Everything);
         }
+        // Records that were left for it before it slept need wait no longer for its next tick, if it has any.
+        self.shared.engine.sweep(self);
         self.take_signals();
     }
 
