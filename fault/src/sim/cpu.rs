@@ -915,14 +915,8 @@ impl Processor for Cpu {
             }
             _ => self.charge(cost),
         }
-        if matches!(moment, Moment::Take { .. }) && self.coin("nmi", self.shared.config.nmi_one_in)
-        {
-            // Its handler may touch anything that is mapped; a fault is its own affair.
-            for _ in 0..NMI_READS {
-                let _ = self.access(self.last_va.get(), false, |word| {
-                    word.load(Ordering::Acquire)
-                });
-            }
+        if matches!(moment, Moment::Take { .. }) {
+            self.perhaps_nmi();
         }
     }
 
