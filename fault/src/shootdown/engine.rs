@@ -302,8 +302,7 @@ impl Shootdown {
     }
 
     /// Whom a shootdown of `place` would ask if it were begun now. Only a mutant asks before it has cleared its entries.
-    #[must_use]
-    pub fn aim(&self, kind: PolicyKind, by: CpuId, place: Place) -> CpuSet {
+    pub(crate) fn aim(&self, kind: PolicyKind, by: CpuId, place: Place) -> CpuSet {
         let plan = kind.plan();
         let bumped = self.generation(place.space).bump();
         self.targets(&plan, by, place, &bumped)
@@ -340,8 +339,20 @@ impl Shootdown {
         targets
     }
 
-    /// Begins a shootdown: the entries have been cleared. `aimed` is for the mutant that aimed before that.
+    /// Begins a shootdown: the entries have been cleared.
     pub fn begin(
+        &self,
+        cpu: &impl Processor,
+        kind: PolicyKind,
+        flush: &Flush,
+        place: Place,
+    ) -> Pending {
+        self.begin_aimed(cpu, kind, flush, place, None)
+    }
+
+    /// [`begin`](Self::begin), for the mutant that has [aimed](Self::aim) before it cleared its entries: whoever names other targets
+    /// than the policy gets a proof of nothing.
+    pub(crate) fn begin_aimed(
         &self,
         cpu: &impl Processor,
         kind: PolicyKind,
@@ -693,7 +704,7 @@ impl Shootdown {
         place: Place,
     ) -> PendingBy<P> {
         PendingBy {
-            pending: self.begin(cpu, P::KIND, flush, place, None),
+            pending: self.begin(cpu, P::KIND, flush, place),
             _policy: PhantomData,
         }
     }
