@@ -64,6 +64,13 @@ impl Core {
         }
     }
 
+    /// Up to which generation `space` has been flushed here. Spaces that the machine does not have count as every space, as they do
+    /// in the engine.
+    fn flushed(&mut self, space: SpaceId) -> &mut Generation {
+        let last = self.flushed.len() - 1;
+        &mut self.flushed[(space.get() as usize).min(last)]
+    }
+
     /// The clocks of a new run begin at 0.
     pub(crate) fn restart_clock(&mut self) {
         self.clock = 0;
@@ -666,13 +673,12 @@ impl Cpu {
         hooks::step("switching to space", u64::from(space.get()));
         // Read before the flush: what is cleared after this is a later generation's.
         let now = engine.current(space);
-        let at = space.get() as usize;
-        let flushed = self.with_core(|core| core.flushed[at]);
+        let flushed = self.with_core(|core| *core.flushed(space));
         let behind = engine.missed_away(&switch, flushed);
         hooks::step("looked what was missed", u64::from(behind));
         self.load_cr3(space, !behind);
         if behind {
-            self.with_core(|core| core.flushed[at] = now);
+            self.with_core(|core| *core.flushed(space) = now);
         }
         engine.presence(self.id).end_switch(switch);
         self.boundary("switched to space", u64::from(space.get()));
@@ -736,11 +742,8 @@ impl Cpu {
         let (space, flushed) = self.with_core(|core| {
             // Handlers that were executed meanwhile have taken their time.
             self.advance_to(core.clock);
-            let everywhere = core.flushed[core.flushed.len() - 1];
-            (
-                core.space,
-                (core.flushed[core.space.get() as usize], everywhere),
-            )
+            let everywhere = *core.flushed(SpaceId::EVERY);
+            (core.space, (*core.flushed(core.space), everywhere))
         });
         if engine.missed_asleep(&awake, space, flushed) {
             self.invalidate(Invalidation::Everything);
