@@ -2,7 +2,7 @@
 //! its TLB still has.
 #![cfg(all(feature = "std", not(loom), not(miri)))]
 
-use pageless_fault::shootdown::{CpuId, PolicyKind, SpaceId};
+use pageless_fault::shootdown::{CpuId, CpuState, PolicyKind, SpaceId};
 use pageless_fault::sim::schedule::{Schedule, Task, explore};
 use pageless_fault::sim::{Cpu, SimConfig, SimMachine, Speculation};
 
@@ -172,4 +172,14 @@ fn a_space_that_the_machine_does_not_have_has_only_what_is_in_every_space() {
         cpu.idle(1);
         assert!(cpu.load(VA).is_err());
     }
+}
+
+#[test]
+fn a_cpu_that_nobody_runs_on_is_gone_and_not_only_asleep() {
+    let machine = machine(PolicyKind::IdleSkip);
+    let state = || machine.engine().presence(CpuId::new(0)).state().0;
+    machine
+        .run_on(CpuId::new(0), |_| assert_eq!(state(), CpuState::Running))
+        .unwrap();
+    assert_eq!(state(), CpuState::Gone);
 }

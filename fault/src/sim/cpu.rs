@@ -648,7 +648,8 @@ impl Cpu {
     }
 
     /// MOV to CR3: walks begin at the root of `space` from now on. Translations of its PCID are forgotten unless `keep`
-    /// (bit 63); those of other PCIDs and global ones stay.
+    /// (bit 63); those of other PCIDs and global ones stay. The instruction alone: whoever leaves CPUs in other spaces out of a
+    /// shootdown is not told, so that what the TLB keeps of `space` may be out of date. See [`switch_to`](Self::switch_to).
     pub fn load_cr3(&self, space: SpaceId, keep: bool) {
         let target = self.shared.space(space);
         let root = target.root().number();
@@ -801,6 +802,7 @@ impl Drop for Cpu {
             return;
         }
         self.rest();
+        self.shared.engine.presence(self.id).retire();
         // Release pairs with the Acquire in `claim`.
         self.shared.seats[usize::from(self.id.get())]
             .taken
