@@ -1,7 +1,7 @@
 //! What the simulated CPUs are made to do, and how long it takes here: a core's time, never modelled time.
 
+use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::hint::black_box;
 
 use pageless_fault::shootdown::{CpuId, PolicyKind, Processor, SpaceId};
 use pageless_fault::sim::schedule::{self, Event, Schedule, Task};

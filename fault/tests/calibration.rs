@@ -62,6 +62,11 @@ fn the_pace_of_the_targets_has_no_influence() {
             ..Scene::new(4, ConcurrentIpi, Costs::HASWELL_2019)
         };
         assert_eq!(scene.play().unwrap().added(), 708, "pace {pace}");
+        let scene = Scene {
+            policy: PolicyKind::Broadcast,
+            ..scene
+        };
+        assert_eq!(scene.play().unwrap().waited, 898, "pace {pace}");
     }
 }
 

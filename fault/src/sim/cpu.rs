@@ -72,6 +72,7 @@ impl Core {
     }
 
     /// The clocks of a new run begin at 0.
+    #[cfg(feature = "std")]
     pub(crate) fn restart_clock(&mut self) {
         self.clock = 0;
     }
@@ -177,6 +178,7 @@ impl Cpu {
         self.id
     }
 
+    #[cfg(feature = "std")]
     pub(crate) fn is_of(&self, machine: &Arc<Shared>) -> bool {
         Arc::ptr_eq(&self.shared, machine)
     }
@@ -711,6 +713,8 @@ impl Cpu {
         self.sleep();
         for turn in 0..turns {
             hooks::wait("idle", u64::from(turn));
+            // Time passes, whether or not anybody else does something with it.
+            hooks::step("still asleep", u64::from(turn));
         }
         let seat = &self.shared.seats[usize::from(self.id.get())];
         let core = seat.parked.lock().take();
@@ -892,7 +896,8 @@ impl Processor for Cpu {
         if !Mutant::WaitsUninterruptible.active() {
             self.take_signals();
         }
-        let left = self.until_tick.get();
+        // Who waits executes many instructions: the next tick is near.
+        let left = self.until_tick.get().min(2);
         if left == 1 {
             self.tick();
         } else if left > 1 {
@@ -918,6 +923,8 @@ impl Processor for Cpu {
                 self.reading.set(read);
                 self.advance_to(read);
             }
+            // Begins when the wait does, whatever else has been waited for.
+            Moment::FabricSync => self.advance_to(self.reading.get() + cost),
             _ => self.charge(cost),
         }
         if matches!(moment, Moment::Take { .. }) {

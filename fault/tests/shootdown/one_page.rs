@@ -243,3 +243,18 @@ fn nobody_else_gets_the_cpu_of_somebody_who_sleeps() {
     };
     play(config(2, PolicyKind::IdleSkip), MAP_ONE, &[NAPPER, THIEF]);
 }
+
+#[test]
+fn a_cpu_that_sleeps_on_when_all_others_have_ended_is_no_deadlock() {
+    const LONG: Role = |_, cpu| cpu.idle(20);
+    play(config(1, PolicyKind::IdleSkip), MAP_ONE, &[LONG]);
+}
+
+#[test]
+fn a_sweep_ends_however_rare_ticks_are() {
+    let config = SimConfig {
+        tick_every: 10_000,
+        ..config(2, PolicyKind::Sweep)
+    };
+    play(config, MAP_ONE, &[REPLACE, USE]);
+}

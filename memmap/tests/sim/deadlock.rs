@@ -11,7 +11,7 @@ use pageless_fault::{
 };
 
 use crate::world::{
-    SimMemmap, assert_clean, attach, chunk, config, on, over_seeds, program, safe, touch,
+    SimMemmap, assert_clean, attach, chunk, config, on, over_seeds, program, safe, touch, visit,
 };
 
 /// Two reclaimers of a memmap each, one CPU that looks up with interrupts off, and one that reclaims whenever it faults.
@@ -29,7 +29,7 @@ fn four_cpus(config: SimConfig, rounds: u64) -> Program<'static> {
             let ctx = MaySleep::claim();
             for _ in 0..rounds {
                 memmap.reclaim(&ctx, 0).unwrap();
-                touch(&memmap, &ctx, 1);
+                visit(&memmap, &ctx, 1);
             }
         })
     };
@@ -51,7 +51,7 @@ fn four_cpus(config: SimConfig, rounds: u64) -> Program<'static> {
                 let ctx = MaySleep::claim();
                 for round in 0..3 * rounds {
                     // One more than the budget has room for.
-                    touch(&b, &ctx, 2 + round % 3);
+                    visit(&b, &ctx, 2 + round % 3);
                 }
             })
         },
@@ -115,14 +115,31 @@ fn two_initiators(policy: PolicyKind) -> Program<'static> {
     })
 }
 
-#[test]
-fn two_initiators_and_a_cpu_with_interrupts_off_end_under_every_schedule_of_two_preemptions() {
-    let explored = explore(3, 1_000_000, || two_initiators(PolicyKind::ConcurrentIpi));
+/// Every schedule with so many deviations from the default one ends, and nothing stale is met.
+fn explored_to_the_end(bound: u32, make: impl Fn() -> Program<'static>) {
+    let explored = explore(bound, 1_000_000, make);
     if let Some(failure) = explored.failure {
         panic!("{failure}");
     }
     println!("{} schedules", explored.schedules);
     assert!(explored.complete, "{} schedules", explored.schedules);
+}
+
+#[test]
+fn two_initiators_and_a_cpu_with_interrupts_off_end_under_every_schedule_of_two_preemptions() {
+    explored_to_the_end(2, || two_initiators(PolicyKind::ConcurrentIpi));
+}
+
+#[test]
+fn two_initiators_and_a_cpu_with_interrupts_off_end_under_every_schedule_of_three_preemptions() {
+    explored_to_the_end(3, || two_initiators(PolicyKind::ConcurrentIpi));
+}
+
+#[test]
+fn under_every_safe_policy_they_end_under_every_schedule_of_two_preemptions() {
+    for policy in safe() {
+        explored_to_the_end(2, || two_initiators(policy));
+    }
 }
 
 #[test]
@@ -133,12 +150,7 @@ fn two_reclaimers_a_fault_with_interrupts_off_and_one_that_must_reclaim_end_unde
         nmi_one_in: 0,
         ..config(4, PolicyKind::ConcurrentIpi)
     };
-    let explored = explore(1, 1_000_000, || four_cpus(quiet, 2));
-    if let Some(failure) = explored.failure {
-        panic!("{failure}");
-    }
-    println!("{} schedules", explored.schedules);
-    assert!(explored.complete, "{} schedules", explored.schedules);
+    explored_to_the_end(1, || four_cpus(quiet, 2));
 }
 
 #[test]

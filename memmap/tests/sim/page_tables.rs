@@ -9,7 +9,7 @@ use pageless_fault::sim::{ScheduledBody, SimConfig, SimMachine, Speculation};
 
 use crate::world::{
     CHUNKS_OF_A_TABLE, assert_clean, attach, chunk, config, on, over_seeds, pin, program, safe,
-    touch,
+    touch, visit,
 };
 
 /// Three CPUs under a budget of three chunks in a table each: every fault takes the last chunk of some table away, and the
@@ -24,7 +24,7 @@ fn tables_that_come_and_go(policy: PolicyKind) -> Program<'static> {
                 let ctx = MaySleep::claim();
                 for round in 0..4 {
                     // The same page in each table: the one next to it is what speculation asks for.
-                    touch(
+                    visit(
                         &memmap,
                         &ctx,
                         (n + round) % 4 * CHUNKS_OF_A_TABLE + round % 2,

@@ -15,7 +15,7 @@ fn taken_and_wanted(policy: PolicyKind) -> Program<'static> {
     let machine = SimMachine::new(config(2, policy)).unwrap();
     let memmap = attach(&machine, 2, 1);
     on(&machine, 1, |ctx| {
-        pin(&memmap, ctx, 0).set_private(0, 0xdead)
+        pin(&memmap, ctx, 0).set_private(0, 0xdead);
     });
     let (reclaimed, wanted) = (Arc::clone(&memmap), Arc::clone(&memmap));
     let bodies: Vec<ScheduledBody<'static>> = vec![

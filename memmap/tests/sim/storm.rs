@@ -10,8 +10,8 @@ use pageless_fault::sim::{Cpu, ScheduledBody, SimConfig, SimMachine};
 use pageless_memmap::GetError;
 
 use crate::world::{
-    CHUNKS_OF_A_TABLE, SimMemmap, Stage, assert_clean, attach, chunk, config, over_seeds, program,
-    safe, within,
+    CHUNKS_OF_A_TABLE, SimMemmap, Stage, assert_clean, attach_with_reserve, chunk, config,
+    over_seeds, program, safe, within,
 };
 
 /// What one CPU does.
@@ -66,10 +66,11 @@ fn weather(memmap: &SimMemmap, cpu: &Cpu, ctx: &MaySleep, operations: u32) {
     }
 }
 
-fn storm(config: SimConfig, operations: u32) -> Program<'static> {
+fn storm(config: SimConfig, operations: u32, reserve: usize) -> Program<'static> {
     let machine = SimMachine::new(config).unwrap();
     let before = machine.memory().free_frames();
-    let memmap = attach(&machine, 3, 2);
+    let of_reserve = reserve as u64;
+    let memmap = attach_with_reserve(&machine, 3 + of_reserve, 2 + of_reserve, reserve);
     let left = Stage::default();
     let bodies = (0..config.cpus)
         .map(|n| -> ScheduledBody<'static> {
@@ -105,7 +106,7 @@ fn a_memmap_weathers_it_under_every_safe_policy_and_gives_every_frame_back() {
         for cpus in [2, 3, 5, 8] {
             let name = format!("{} on {cpus} cpus", policy.name());
             let config = config(cpus, policy);
-            over_seeds(&name, 40, || storm(config, 40 / u32::from(cpus)));
+            over_seeds(&name, 100, || storm(config, 40 / u32::from(cpus), 0));
         }
     }
 }
@@ -113,7 +114,7 @@ fn a_memmap_weathers_it_under_every_safe_policy_and_gives_every_frame_back() {
 #[test]
 fn a_cpu_that_is_alone_needs_nobody_elses_flush() {
     let config = config(1, PolicyKind::LocalOnly);
-    over_seeds("local-only", 50, || storm(config, 40));
+    over_seeds("local-only", 50, || storm(config, 40, 1));
 }
 
 #[test]
@@ -123,6 +124,14 @@ fn with_tables_that_stay_every_frame_comes_back_with_the_window() {
             frees_leaf_tables: false,
             ..config(3, policy)
         };
-        over_seeds(policy.name(), 24, || storm(config, 12));
+        over_seeds(policy.name(), 24, || storm(config, 12, 0));
+    }
+}
+
+#[test]
+fn with_a_reserve_for_lookups_that_cannot_wait_every_frame_comes_back() {
+    for policy in safe() {
+        let config = config(3, policy);
+        over_seeds(policy.name(), 40, || storm(config, 16, 2));
     }
 }

@@ -6,9 +6,11 @@ use pageless_fault::shootdown::{CpuId, PolicyKind, Processor};
 use pageless_fault::sim::schedule::{Program, Schedule};
 use pageless_fault::sim::{ScheduledBody, SimConfig, SimMachine, Speculation};
 use pageless_fault::{MaySleep, UnmapError};
-use pageless_memmap::Reclaimed;
+use pageless_memmap::{Counters, Reclaimed};
 
-use crate::world::{Stage, assert_clean, attach, chunk, config, over_seeds, pin, program, touch};
+use crate::world::{
+    CHUNK, Stage, assert_clean, attach, chunk, config, over_seeds, pin, program, touch,
+};
 
 const NEVER_TICKS: CpuId = CpuId::new(1);
 
@@ -27,7 +29,7 @@ fn machine(policy: PolicyKind) -> SimMachine {
 fn sweep<'a>(
     machine: &SimMachine,
     end: impl FnOnce(Result<(), UnmapError>) + 'a,
-    check: impl FnOnce() + 'a,
+    check: impl FnOnce(Counters) + 'a,
 ) -> Program<'a> {
     let memmap = attach(machine, 3, 1);
     let stage = Stage::default();
@@ -65,8 +67,9 @@ fn sweep<'a>(
         },
     ];
     program(machine, bodies, move || {
+        let counters = memmap.counters();
         drop(memmap);
-        check();
+        check(counters);
     })
 }
 
@@ -82,7 +85,10 @@ fn a_sweep_that_a_tickless_cpu_never_makes_frees_nothing() {
             );
             assert_eq!(seen.counters().given_up, 1);
         };
-        sweep(&machine, end, move || assert_clean(&checked))
+        sweep(&machine, end, move |counters| {
+            assert_eq!(counters.quarantined_bytes, CHUNK);
+            assert_clean(&checked);
+        })
     });
 }
 
@@ -95,7 +101,7 @@ fn two_ticks_of_ones_own_are_not_a_sweep_of_others_and_the_detector_sees_it() {
         // What CPU 1 reads out of another's frame may confuse anything: only the detector is asked.
         let _ = Schedule::random(seed)
             .steps_at_most(100_000)
-            .run(sweep(&machine, end, || ()));
+            .run(sweep(&machine, end, |_| ()));
         caught += u32::from(machine.stale_hits() > 0);
     }
     assert!(caught > 50, "stale hits under {caught} of 100 schedules");

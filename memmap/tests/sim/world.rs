@@ -7,7 +7,7 @@ use pageless_fault::shootdown::{CpuId, PolicyKind, Processor};
 use pageless_fault::sim::schedule::{Failure, FailureKind, Program, Schedule, shrink};
 use pageless_fault::sim::{ScheduledBody, SimConfig, SimMachine, SimWindow, Speculation};
 use pageless_fault::{LEAF_TABLE_BYTES, MaySleep};
-use pageless_memmap::{Budget, ChunkSize, Config, Memmap, PageRef};
+use pageless_memmap::{Budget, ChunkSize, Config, GetError, Memmap, PageRef};
 use pageless_pfn::{FrameCount, PagedPfn, Pfn, PfnFlags, PfnRange, PfnT};
 
 /// A memmap of the modelled machine.
@@ -21,7 +21,7 @@ pub(crate) const CHUNKS_OF_A_TABLE: u64 = 512;
 pub(crate) const CHUNK: u64 = 4096;
 
 /// A machine of `cpus` CPUs that does unasked whatever it may: speculation, interrupts in between, ticks often, mailboxes
-/// for two.
+/// for one.
 pub(crate) fn config(cpus: u16, policy: PolicyKind) -> SimConfig {
     SimConfig {
         cpus,
@@ -32,7 +32,7 @@ pub(crate) fn config(cpus: u16, policy: PolicyKind) -> SimConfig {
         speculate_one_in: 8,
         nmi_one_in: 4,
         tick_every: 16,
-        mailbox: 2,
+        mailbox: 1,
         patience: 20_000,
         ..SimConfig::default()
     }
@@ -46,13 +46,23 @@ pub(crate) fn safe() -> impl Iterator<Item = PolicyKind> {
 
 /// A memmap over so many leaf tables of small chunks, with a budget of `chunks` chunks in `tables` tables.
 pub(crate) fn attach(machine: &SimMachine, chunks: u64, tables: u64) -> Arc<SimMemmap> {
+    attach_with_reserve(machine, chunks, tables, 0)
+}
+
+/// The same, with so many chunks of the budget (each with a table) set aside for lookups that cannot wait.
+pub(crate) fn attach_with_reserve(
+    machine: &SimMachine,
+    chunks: u64,
+    tables: u64,
+    reserve_chunks: usize,
+) -> Arc<SimMemmap> {
     let first = Pfn::try_new(BASE).unwrap();
     let frames = FrameCount::new(8 * CHUNKS_OF_A_TABLE * ChunkSize::MIN.descriptors());
     let bytes = chunks * CHUNK + tables * LEAF_TABLE_BYTES;
     let config = Config {
         chunk: ChunkSize::MIN,
         budget: Budget::with_watermarks(bytes, bytes, bytes, ChunkSize::MIN).unwrap(),
-        reserve_chunks: 0,
+        reserve_chunks,
         fill_ahead: 1,
     };
     let range = PfnRange::try_new(first, frames).unwrap();
@@ -80,6 +90,15 @@ pub(crate) fn pin<'m>(memmap: &'m SimMemmap, ctx: &MaySleep, n: u64) -> PageRef<
 /// Makes chunk `n` present, and lets go of it.
 pub(crate) fn touch(memmap: &SimMemmap, ctx: &MaySleep, n: u64) {
     drop(pin(memmap, ctx, n));
+}
+
+/// The same where others hold chunks of a small budget: reclaim looks at one after the other, and each of them may have been
+/// held just then.
+pub(crate) fn visit(memmap: &SimMemmap, ctx: &MaySleep, n: u64) {
+    match memmap.get(ctx, chunk(n)) {
+        Ok(_) | Err(GetError::BudgetPinned { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Runs `f` on CPU `id` while nothing else runs.
