@@ -2,7 +2,7 @@
 //! its TLB still has.
 #![cfg(all(feature = "std", not(loom), not(miri)))]
 
-use pageless_fault::shootdown::{PolicyKind, SpaceId};
+use pageless_fault::shootdown::{CpuId, CpuState, PolicyKind, SpaceId};
 use pageless_fault::sim::schedule::{Schedule, Task, explore};
 use pageless_fault::sim::{Cpu, SimConfig, SimMachine, Speculation};
 
@@ -160,4 +160,26 @@ fn no_policy_lets_a_traveller_come_back_to_a_freed_frame() {
         }
         assert!(caught_up > 0, "{}: nobody was ever behind", policy.name());
     }
+}
+
+/// What a caller may ask for has an answer: such a CPU uses what is in every space, and is interrupted for everything.
+#[test]
+fn a_space_that_the_machine_does_not_have_has_only_what_is_in_every_space() {
+    let machine = machine(PolicyKind::IdleSkip);
+    let cpu = machine.cpu(CpuId::new(0)).unwrap();
+    for space in [SpaceId::EVERY, SpaceId::new(99)] {
+        cpu.switch_to(space);
+        cpu.idle(1);
+        assert!(cpu.load(VA).is_err());
+    }
+}
+
+#[test]
+fn a_cpu_that_nobody_runs_on_is_gone_and_not_only_asleep() {
+    let machine = machine(PolicyKind::IdleSkip);
+    let state = || machine.engine().presence(CpuId::new(0)).state().0;
+    machine
+        .run_on(CpuId::new(0), |_| assert_eq!(state(), CpuState::Running))
+        .unwrap();
+    assert_eq!(state(), CpuState::Gone);
 }

@@ -135,8 +135,8 @@ pub struct Pending {
     ticket: Option<Ticket>,
     /// Whether the ticket is one of those that are put off.
     deferred: bool,
-    /// The record left, and for whom.
-    record: Option<(RecordId, Box<CpuSet>)>,
+    /// The record left.
+    record: Option<RecordId>,
     ticks_then: u64,
 }
 
@@ -302,8 +302,8 @@ impl Shootdown {
     }
 
     /// Whom a shootdown of `place` would ask if it were begun now. Only a mutant asks before it has cleared its entries.
-    #[must_use]
-    pub fn aim(&self, kind: PolicyKind, by: CpuId, place: Place) -> CpuSet {
+    #[cfg_attr(loom, expect(dead_code, reason = "the modelled machine is not there"))]
+    pub(crate) fn aim(&self, kind: PolicyKind, by: CpuId, place: Place) -> CpuSet {
         let plan = kind.plan();
         let bumped = self.generation(place.space).bump();
         self.targets(&plan, by, place, &bumped)
@@ -340,8 +340,20 @@ impl Shootdown {
         targets
     }
 
-    /// Begins a shootdown: the entries have been cleared. `aimed` is for the mutant that aimed before that.
+    /// Begins a shootdown: the entries have been cleared.
     pub fn begin(
+        &self,
+        cpu: &impl Processor,
+        kind: PolicyKind,
+        flush: &Flush,
+        place: Place,
+    ) -> Pending {
+        self.begin_aimed(cpu, kind, flush, place, None)
+    }
+
+    /// [`begin`](Self::begin), for the mutant that has [aimed](Self::aim) before it cleared its entries: whoever names other targets
+    /// than the policy gets a proof of nothing.
+    pub(crate) fn begin_aimed(
         &self,
         cpu: &impl Processor,
         kind: PolicyKind,
@@ -407,7 +419,7 @@ impl Shootdown {
                     // Nobody to wait for.
                 } else if let Some(record) = self.records.leave(flush, &targets) {
                     add(&self.counters.deferred, asked);
-                    pending.record = Some((record, Box::new(targets)));
+                    pending.record = Some(record);
                 } else {
                     add(&self.counters.fallbacks, 1);
                     self.post(cpu, flush, &targets, &mut pending);
@@ -553,14 +565,10 @@ impl Shootdown {
         if pending.ticket.is_some() {
             return over.filter(|_| self.without_ticket(pending).next().is_none());
         }
-        if let Some((record, targets)) = &pending.record {
+        if let Some(record) = pending.record {
             // Who sleeps, or is away, flushes before it can use the translation.
-            for cpu in targets.iter() {
-                if self.presence(cpu).is_away() {
-                    self.records.excuse(*record, cpu);
-                }
-            }
-            return over.filter(|_| self.records.is_done(*record));
+            let away = |cpu| self.presence(cpu).is_away();
+            return over.filter(|_| self.records.is_done(record, away));
         }
         let mut least = Completion::WalkQuiescent;
         for (cpu, receipt) in &pending.receipts {
@@ -697,7 +705,7 @@ impl Shootdown {
         place: Place,
     ) -> PendingBy<P> {
         PendingBy {
-            pending: self.begin(cpu, P::KIND, flush, place, None),
+            pending: self.begin(cpu, P::KIND, flush, place),
             _policy: PhantomData,
         }
     }

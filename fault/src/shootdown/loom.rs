@@ -1,12 +1,15 @@
 //! The protocols under every interleaving of two or three CPUs. What a CPU translates with is a Relaxed
 //! word in these models: nothing orders it but the protocol, so an ordering or a fence too few shows.
 
+use alloc::vec::Vec;
+
 use loom::sync::Arc;
 use loom::thread;
 
+use super::record::Records;
 use super::{
-    CpuId, Generation, Letter, Mailbox, Presence, Receipt, Residency, Served, SpaceGeneration,
-    SpaceId, Stamp, Tickets,
+    CpuId, CpuSet, Flush, Generation, Letter, Mailbox, Presence, Receipt, Residency, Served,
+    SpaceGeneration, SpaceId, Stamp, Tickets,
 };
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -525,5 +528,33 @@ fn a_ticket_taken_before_the_entry_is_cleared_proves_nothing() {
         };
         batch.initiate(0, true);
         cpu.join().unwrap();
+    });
+}
+
+/// A record that is used again while its CPU still holds the stamp of the request before: the CPU sweeps what it says now, and each
+/// request once.
+#[test]
+fn a_record_used_again_is_swept_for_what_it_says_now() {
+    ::loom::model(|| {
+        let set = CpuSet::from_iter([CPU]);
+        let requests = [Flush::pages(0x1000, 1), Flush::pages(0x2000, 2)];
+        let records = Arc::new(Records::new(1, 1));
+        let first = records.leave(&requests[0], &set).unwrap();
+        let initiator = thread::spawn({
+            let records = Arc::clone(&records);
+            move || {
+                let over = records.is_done(first, |_| false);
+                let again = over.then(|| records.leave(&requests[1], &set)).flatten();
+                let second = again.is_some_and(|second| records.is_done(second, |_| false));
+                usize::from(over) + usize::from(second)
+            }
+        });
+        let mut swept = Vec::new();
+        for _ in 0..2 {
+            records.sweep(CPU, |flush| swept.push(flush));
+        }
+        let done = initiator.join().unwrap();
+        assert_eq!(swept, requests[..swept.len()], "swept for another request");
+        assert!(swept.len() >= done, "done, and not swept");
     });
 }

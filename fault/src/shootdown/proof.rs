@@ -6,6 +6,16 @@
 //!                    (handler    (executed on   (and no walk begun before
 //!                     running)    every target)  can still insert)
 //! ```
+//!
+//! Only a [`WalkQuiescent`] frees a frame:
+//!
+//! ```compile_fail,E0308
+//! use pageless_fault::shootdown::Entered;
+//! use pageless_fault::sim::{OwnedFrame, SimMachine};
+//! fn free(machine: &SimMachine, frame: OwnedFrame, proof: &Entered) {
+//!     machine.memory().free([frame], proof);
+//! }
+//! ```
 
 use core::marker::PhantomData;
 

@@ -6,6 +6,9 @@
 //! | `u64::MAX` | being written | an initiator that claimed it |
 //! | other | the `stamp`-th request: live while `left` has bits | the initiator |
 //!
+//! A bit of `left` is set by the initiator and cleared by its CPU alone: so the record in which a CPU has found its bit stays
+//! the same request until that CPU has flushed.
+//!
 //! ```text
 //!   initiator:  claim --> pages, left = targets --> stamp ........................ left empty? --> free
 //!   each CPU:                       at its tick: stamp? my bit? --> flush --> clear my bit
@@ -18,7 +21,7 @@ use alloc::boxed::Box;
 
 use super::cpu_set::{AtomicCpuSet, CpuId, CpuSet};
 use super::flush::Flush;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
 const WRITING: u64 = u64::MAX;
 
@@ -73,6 +76,9 @@ impl Records {
         for (word, value) in record.flush.iter().zip(flush.encode()) {
             word.store(value, Ordering::Relaxed);
         }
+        // Release pairs with the Acquire of `contains` in `sweep`: a CPU that still holds the stamp of the request before may find
+        // its bit first, and then reads the pages of this one.
+        fence(Ordering::Release);
         for cpu in targets.iter() {
             record.left.insert(cpu);
         }
@@ -107,14 +113,18 @@ impl Records {
         (seen, executed)
     }
 
-    /// Whether every CPU has swept it; then the record is free for the next.
-    pub(crate) fn is_done(&self, id: RecordId) -> bool {
+    /// Whether every CPU has swept it, of those that are not `excused`: an excused one flushes everything before its next
+    /// translation, or is gone. The record is free for the next when nobody is left at all.
+    pub(crate) fn is_done(&self, id: RecordId, excused: impl Fn(CpuId) -> bool) -> bool {
         let record = &self.records[id.index];
+        // Acquire pairs with the Release in `leave`.
         if record.stamp.load(Ordering::Acquire) != id.stamp {
             return true;
         }
-        if !record.left.snapshot().is_empty() {
-            return false;
+        let left = record.left.snapshot();
+        if !left.is_empty() {
+            // Its bit stays until it sweeps: it may be about to, and then would take the bit of a later request for this one's.
+            return left.iter().all(excused);
         }
         // Release pairs with the Acquire in `leave`. Fails if somebody else has seen it as well.
         let _ = record
@@ -122,12 +132,43 @@ impl Records {
             .compare_exchange(id.stamp, 0, Ordering::AcqRel, Ordering::Relaxed);
         true
     }
+}
 
-    /// `cpu` flushes everything before its next translation, or is gone: nobody waits for it.
-    pub(crate) fn excuse(&self, id: RecordId, cpu: CpuId) {
-        let record = &self.records[id.index];
-        if record.stamp.load(Ordering::Acquire) == id.stamp {
-            record.left.remove(cpu);
-        }
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const SWEEPER: CpuId = CpuId::new(1);
+
+    fn for_sweeper() -> CpuSet {
+        CpuSet::from_iter([SWEEPER])
+    }
+
+    #[test]
+    fn a_record_is_done_when_its_last_cpu_has_swept_it() {
+        let records = Records::new(2, 1);
+        let flush = Flush::pages(0x1000, 1);
+        let id = records.leave(&flush, &for_sweeper()).unwrap();
+        assert!(!records.is_done(id, |_| false));
+        assert_eq!(records.leave(&flush, &for_sweeper()), None, "no room");
+        let mut swept = None;
+        assert_eq!(records.sweep(SWEEPER, |flush| swept = Some(flush)), (1, 1));
+        assert_eq!(swept, Some(flush));
+        assert!(records.is_done(id, |_| false));
+        assert!(records.leave(&flush, &for_sweeper()).is_some());
+    }
+
+    /// The CPU was seen asleep, and so is not waited for; it wakes and sweeps, and another request comes meanwhile.
+    #[test]
+    fn a_sweep_that_nobody_waited_for_is_none_of_a_later_record() {
+        let records = Records::new(2, 1);
+        let first = records.leave(&Flush::pages(0x1000, 1), &for_sweeper());
+        let mut later = None;
+        records.sweep(SWEEPER, |_| {
+            assert!(records.is_done(first.unwrap(), |cpu| cpu == SWEEPER));
+            later = records.leave(&Flush::pages(0x2000, 1), &for_sweeper());
+        });
+        let swept = later.is_some_and(|later| records.is_done(later, |_| false));
+        assert!(!swept, "one sweep for two requests");
     }
 }

@@ -64,6 +64,13 @@ impl Core {
         }
     }
 
+    /// Up to which generation `space` has been flushed here. Spaces that the machine does not have count as every space, as they do
+    /// in the engine.
+    fn flushed(&mut self, space: SpaceId) -> &mut Generation {
+        let last = self.flushed.len() - 1;
+        &mut self.flushed[(space.get() as usize).min(last)]
+    }
+
     /// The clocks of a new run begin at 0.
     #[cfg(feature = "std")]
     pub(crate) fn restart_clock(&mut self) {
@@ -643,7 +650,8 @@ impl Cpu {
     }
 
     /// MOV to CR3: walks begin at the root of `space` from now on. Translations of its PCID are forgotten unless `keep`
-    /// (bit 63); those of other PCIDs and global ones stay.
+    /// (bit 63); those of other PCIDs and global ones stay. The instruction alone: whoever leaves CPUs in other spaces out of a
+    /// shootdown is not told, so that what the TLB keeps of `space` may be out of date. See [`switch_to`](Self::switch_to).
     pub fn load_cr3(&self, space: SpaceId, keep: bool) {
         let target = self.shared.space(space);
         let root = target.root().number();
@@ -668,13 +676,12 @@ impl Cpu {
         hooks::step("switching to space", u64::from(space.get()));
         // Read before the flush: what is cleared after this is a later generation's.
         let now = engine.current(space);
-        let at = space.get() as usize;
-        let flushed = self.with_core(|core| core.flushed[at]);
+        let flushed = self.with_core(|core| *core.flushed(space));
         let behind = engine.missed_away(&switch, flushed);
         hooks::step("looked what was missed", u64::from(behind));
         self.load_cr3(space, !behind);
         if behind {
-            self.with_core(|core| core.flushed[at] = now);
+            self.with_core(|core| *core.flushed(space) = now);
         }
         engine.presence(self.id).end_switch(switch);
         self.boundary("switched to space", u64::from(space.get()));
@@ -740,15 +747,14 @@ impl Cpu {
         let (space, flushed) = self.with_core(|core| {
             // Handlers that were executed meanwhile have taken their time.
             self.advance_to(core.clock);
-            let everywhere = core.flushed[core.flushed.len() - 1];
-            (
-                core.space,
-                (core.flushed[core.space.get() as usize], everywhere),
-            )
+            let everywhere = *core.flushed(SpaceId::EVERY);
+            (core.space, (*core.flushed(core.space), everywhere))
         });
         if engine.missed_asleep(&awake, space, flushed) {
             self.invalidate(Invalidation::Everything);
         }
+        // Records that were left for it before it slept need wait no longer for its next tick, if it has any.
+        self.shared.engine.sweep(self);
         self.take_signals();
     }
 
@@ -800,6 +806,7 @@ impl Drop for Cpu {
             return;
         }
         self.rest();
+        self.shared.engine.presence(self.id).retire();
         // Release pairs with the Acquire in `claim`.
         self.shared.seats[usize::from(self.id.get())]
             .taken
@@ -920,14 +927,8 @@ impl Processor for Cpu {
             Moment::FabricSync => self.advance_to(self.reading.get() + cost),
             _ => self.charge(cost),
         }
-        if matches!(moment, Moment::Take { .. }) && self.coin("nmi", self.shared.config.nmi_one_in)
-        {
-            // Its handler may touch anything that is mapped; a fault is its own affair.
-            for _ in 0..NMI_READS {
-                let _ = self.access(self.last_va.get(), false, |word| {
-                    word.load(Ordering::Acquire)
-                });
-            }
+        if matches!(moment, Moment::Take { .. }) {
+            self.perhaps_nmi();
         }
     }
 

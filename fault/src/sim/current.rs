@@ -23,24 +23,29 @@ pub type Body<'a> = Box<dyn FnOnce(&Cpu) + Send + 'a>;
 /// Code to run on a CPU that shares its thread with others.
 pub type ScheduledBody<'a> = Box<dyn FnOnce(&Cpu) + 'a>;
 
-/// Calls `f` with the CPU that this thread runs on.
+/// The CPU of `machine` that this thread runs on.
+fn of(machine: &SimMachine) -> Option<Rc<Cpu>> {
+    // Not borrowed while the CPU is used: another one may come to run on this thread meanwhile.
+    let cpu = CURRENT.with_borrow(Clone::clone)?;
+    cpu.is_of(&machine.shared).then_some(cpu)
+}
+
+/// Calls `f` with the CPU of `machine` that this thread runs on.
 ///
 /// # Panics
 ///
-/// It runs on none.
+/// It runs on none, or on one of another machine.
 #[inline]
-pub(crate) fn with<T>(f: impl FnOnce(&Cpu) -> T) -> T {
-    // Not borrowed while `f` runs: another CPU may come to run on this thread meanwhile.
-    let cpu = CURRENT.with_borrow(Clone::clone);
-    match cpu {
+pub(crate) fn with<T>(machine: &SimMachine, f: impl FnOnce(&Cpu) -> T) -> T {
+    match of(machine) {
         Some(cpu) => f(&cpu),
-        None => panic!("access to simulated memory by a thread that runs on no simulated CPU"),
+        None => panic!("access to simulated memory by a thread that runs on no CPU of its machine"),
     }
 }
 
-/// Calls `f` with the CPU that this thread runs on; if there is none, with any that is free. `None` if none is.
+/// Calls `f` with the CPU of `machine` that this thread runs on; if there is none, with any that is free. `None` if none is.
 pub(crate) fn with_any<T>(machine: &SimMachine, f: impl FnOnce(&Cpu) -> T) -> Option<T> {
-    if let Some(cpu) = CURRENT.with_borrow(Clone::clone) {
+    if let Some(cpu) = of(machine) {
         return Some(f(&cpu));
     }
     (0..machine.config().cpus)
@@ -84,8 +89,7 @@ impl Drop for Running {
 impl SimMachine {
     /// Calls `f` with the CPU of this machine that this thread, or coroutine, runs on; `None` if it runs on none.
     pub fn on_current<T>(&self, f: impl FnOnce(&Cpu) -> T) -> Option<T> {
-        let cpu = CURRENT.with_borrow(Clone::clone)?;
-        cpu.is_of(&self.shared).then(|| f(&cpu))
+        of(self).map(|cpu| f(&cpu))
     }
 
     /// Runs `f` on CPU `id`, in this thread. Windows of this machine can be used inside.

@@ -195,7 +195,7 @@ impl Scene {
         let engine = machine.engine();
         let place = machine.place(SpaceId::EVERY, WINDOWS);
         let begun = cpu.now();
-        let pending = engine.begin(cpu, self.policy, &flush, place, None);
+        let pending = engine.begin(cpu, self.policy, &flush, place);
         engine.wait(cpu, &pending, self.until)?;
         Ok(Latency {
             waited: cpu.now() - begun,

@@ -448,7 +448,7 @@ impl SimMachine {
         let pending = self
             .shared
             .engine
-            .begin(cpu, kind, &Flush::pages(va, 1), place, aimed);
+            .begin_aimed(cpu, kind, &Flush::pages(va, 1), place, aimed);
         Some(Unmapped {
             entry: old,
             frame: OwnedFrame::from_entry(old),

@@ -126,19 +126,20 @@ impl Memory {
     /// Gives frames back, for which `proof` says that no CPU can reach them any more: they get a new tag, and poison.
     pub fn free(&self, frames: impl IntoIterator<Item = OwnedFrame>, _proof: &WalkQuiescent) {
         for frame in frames {
-            self.retire(&frame);
-            self.free.lock().push(frame);
+            self.retire(frame);
         }
     }
 
     /// Gives back frames that never had a translation.
     pub(crate) fn free_unmapped(&self, frame: OwnedFrame) {
-        self.retire(&frame);
-        self.free.lock().push(frame);
+        self.retire(frame);
     }
 
-    fn retire(&self, frame: &OwnedFrame) {
-        let slot = &self.frames[frame.number as usize];
+    fn retire(&self, frame: OwnedFrame) {
+        // What an entry of one's own making maps need not exist.
+        let Some(slot) = self.frames.get(frame.number as usize) else {
+            return;
+        };
         // The tag first: an access that still arrives finds itself stale whatever it reads. SeqCst, and so is the detector's load:
         // one order of all tags and of the accesses' own look at them.
         let tag = slot.tag.fetch_add(1, Ordering::SeqCst) + 1;
@@ -146,6 +147,7 @@ impl Memory {
         for word in &slot.words {
             word.store(poison, Ordering::Relaxed);
         }
+        self.free.lock().push(frame);
     }
 
     /// The tag of frame `number`. Frames beyond the memory have none.

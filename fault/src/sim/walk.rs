@@ -128,8 +128,10 @@ impl Walk {
 
     /// Reads one entry, and goes down if it points to a table.
     pub(crate) fn step(&mut self, memory: &Memory) -> Step {
-        let stale_table = (memory.tag(self.table) != Some(self.table_tag)).then_some(self.table);
+        let (table, tag) = (self.table, self.table_tag);
         let progress = self.read(memory);
+        // Looked at last, as with an access: one freed before the read is seen, one freed after it need not be.
+        let stale_table = (memory.tag(table) != Some(tag)).then_some(table);
         if let Progress::Table {
             level,
             table,

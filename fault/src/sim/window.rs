@@ -13,6 +13,7 @@ use super::current;
 use super::entry::{Entry, Level};
 use super::machine::{Shared, SimMachine, WINDOW_STRIDE, WINDOWS};
 use super::memory::{OwnedFrame, WORDS};
+use super::walk::PageFault;
 use crate::access::{FaultReason, Fetched};
 use crate::context::MaySleep;
 use crate::debt::Completion;
@@ -229,7 +230,7 @@ impl SimWindow {
         Some(limbo.swap_remove(old).frame)
     }
 
-    fn held(result: Result<u32, super::walk::PageFault>) -> u32 {
+    fn held(result: Result<u32, PageFault>) -> u32 {
         match result {
             Ok(value) => value,
             Err(fault) => panic!("access to memory that should have been held: {fault}"),
@@ -266,11 +267,17 @@ impl SimWord<'_> {
     fn va(self) -> u64 {
         self.window.va(self.at)
     }
+
+    fn update(self, change: impl FnMut(u32) -> Option<u32>) -> Result<u32, PageFault> {
+        current::with(&self.window.machine, |cpu| {
+            cpu.update_u32(self.va(), change)
+        })
+    }
 }
 
 impl Word for SimWord<'_> {
     fn fetch_add(self, n: u32) -> Fetched {
-        let added = current::with(|cpu| cpu.update_u32(self.va(), |old| Some(old.wrapping_add(n))));
+        let added = self.update(|old| Some(old.wrapping_add(n)));
         match added {
             Ok(old) => Fetched::old(old),
             Err(_) => Fetched::fault(FaultReason::NotPresent),
@@ -278,8 +285,7 @@ impl Word for SimWord<'_> {
     }
 
     fn release(self) {
-        let subtracted =
-            current::with(|cpu| cpu.update_u32(self.va(), |old| Some(old.wrapping_sub(1))));
+        let subtracted = self.update(|old| Some(old.wrapping_sub(1)));
         // What is given back while a failed run is torn down may have been lost before: that is told already.
         if subtracted.is_ok() || !std::thread::panicking() {
             SimWindow::held(subtracted);
@@ -287,8 +293,7 @@ impl Word for SimWord<'_> {
     }
 
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {
-        let found =
-            current::with(|cpu| cpu.update_u32(self.va(), |old| (old == current).then_some(new)));
+        let found = self.update(|old| (old == current).then_some(new));
         let found = SimWindow::held(found);
         if found == current {
             Ok(found)
@@ -298,13 +303,13 @@ impl Word for SimWord<'_> {
     }
 
     fn exchange(self, new: u32) -> u32 {
-        SimWindow::held(current::with(|cpu| {
-            cpu.update_u32(self.va(), |_| Some(new))
-        }))
+        SimWindow::held(self.update(|_| Some(new)))
     }
 
     fn load(self, _order: Ordering) -> u32 {
-        SimWindow::held(current::with(|cpu| cpu.load_u32(self.va())))
+        SimWindow::held(current::with(&self.window.machine, |cpu| {
+            cpu.load_u32(self.va())
+        }))
     }
 
     fn store(self, value: u32, _order: Ordering) {
@@ -382,7 +387,9 @@ impl Window for SimWindow {
         // Relaxed: a number of one's own, and nothing else.
         let batch = self.batches.fetch_add(1, Ordering::Relaxed);
         let mut freed_tables = false;
-        let aimed = current::with(|cpu| self.machine.aim_early(cpu, policy, place));
+        let aimed = current::with(&self.machine, |cpu| {
+            self.machine.aim_early(cpu, policy, place)
+        });
         for range in ranges {
             freed_tables |= self.clear_range(*range, batch);
         }
@@ -400,7 +407,9 @@ impl Window for SimWindow {
         if freed_tables {
             flush = flush.with_tables();
         }
-        let pending = current::with(|cpu| shared.engine.begin(cpu, policy, &flush, place, aimed));
+        let pending = current::with(&self.machine, |cpu| {
+            shared.engine.begin_aimed(cpu, policy, &flush, place, aimed)
+        });
         Ok(SimTicket {
             pending: Some(pending),
             batch,
@@ -417,8 +426,9 @@ impl Window for SimWindow {
             bytes: ticket.bytes,
             errno,
         };
-        let reached =
-            current::with(|cpu| shared.engine.wait(cpu, pending, Completion::WalkQuiescent));
+        let reached = current::with(&self.machine, |cpu| {
+            shared.engine.wait(cpu, pending, Completion::WalkQuiescent)
+        });
         match reached {
             Ok(reached) => {
                 match quiescent(reached) {
@@ -445,7 +455,7 @@ impl Window for SimWindow {
     }
 
     fn relax(&self, turn: u32) {
-        current::with(|cpu| cpu.relax(turn));
+        current::with(&self.machine, |cpu| cpu.relax(turn));
     }
 }
 
@@ -469,7 +479,7 @@ impl Drop for SimWindow {
             let flush = Flush::EVERYTHING;
             let pending = shared
                 .engine
-                .begin(cpu, PolicyKind::KernelRange, &flush, place, None);
+                .begin(cpu, PolicyKind::KernelRange, &flush, place);
             shared
                 .engine
                 .wait(cpu, &pending, Completion::WalkQuiescent)

@@ -128,7 +128,7 @@ fn meet(policy: PolicyKind) -> Seen {
                     window: None,
                 };
                 let flush = Flush::pages(VA, 1);
-                let pending = engine.begin(cpu, policy, &flush, place, None);
+                let pending = engine.begin(cpu, policy, &flush, place);
                 posted.set(true);
                 engine
                     .wait(cpu, &pending, Completion::WalkQuiescent)

@@ -3,6 +3,7 @@
 extern crate alloc;
 
 mod one_page;
+mod proofs;
 mod scene;
 mod stale_hits;
 mod typed_proofs;

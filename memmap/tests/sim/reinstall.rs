@@ -3,10 +3,10 @@
 
 use alloc::sync::Arc;
 
-use pageless_fault::MaySleep;
-use pageless_fault::shootdown::PolicyKind;
+use pageless_fault::shootdown::{PolicyKind, SpaceId};
 use pageless_fault::sim::schedule::Program;
-use pageless_fault::sim::{ScheduledBody, SimMachine};
+use pageless_fault::sim::{Level, ScheduledBody, SimMachine};
+use pageless_fault::{Machine, MaySleep, Window, WindowLen, WindowOffset, WindowRange};
 
 use crate::world::{assert_clean, attach, config, on, over_seeds, pin, program, safe};
 
@@ -57,5 +57,29 @@ fn taken_and_wanted(policy: PolicyKind) -> Program<'static> {
 fn a_fault_during_the_flush_never_gets_the_old_frame() {
     for policy in safe() {
         over_seeds(policy.name(), 100, || taken_and_wanted(policy));
+    }
+}
+
+/// The frame of a page that is cleared and not proved flushed belongs to the flush. Under a memmap nobody fills the page meanwhile;
+/// whoever does without one gets another frame.
+#[test]
+fn a_page_that_is_filled_during_its_flush_gets_another_frame() {
+    let page = WindowRange::try_new(WindowOffset::new(0), 4096).unwrap();
+    for policy in safe() {
+        let machine = SimMachine::new(config(2, policy)).unwrap();
+        let window = machine.reserve(WindowLen::covering(4096).unwrap(), 4096);
+        let window = window.unwrap();
+        let mapped = || machine.entry(SpaceId::EVERY, window.base(), Level::Table);
+        on(&machine, 0, |ctx| {
+            window.populate(page, ctx).unwrap();
+            let old = mapped().frame();
+            let debt = window.unmap(&[page], ()).map_err(|(_, error)| error);
+            window.populate(page, ctx).unwrap();
+            assert_ne!(mapped().frame(), old, "{policy:?}: the old frame is back");
+            let settled = debt.unwrap().settle(ctx);
+            settled.map_err(|(_, error)| error).unwrap();
+        });
+        drop(window);
+        assert_clean(&machine);
     }
 }
