@@ -5,6 +5,7 @@ use core::mem::ManuallyDrop;
 
 use crate::context::MaySleep;
 use crate::machine::{UnmapError, Window};
+use crate::shootdown::Reached;
 
 /// How far a shootdown has come. Each grade implies those before it; only the last one permits
 /// reuse of a frame, of a virtual range or of a page-table page.
@@ -63,13 +64,23 @@ impl<W: Window, T: fmt::Debug> fmt::Debug for FlushDebt<'_, W, T> {
     }
 }
 
-/// Proof that no CPU can reach `T` through an old translation. Only a settled debt makes one.
+/// Proof that no CPU can reach `T` through an old translation. Only a settled debt makes one, or a settled
+/// [`Owed`](crate::shootdown::Owed).
 #[derive(Debug)]
 pub struct Flushed<T> {
     owned: T,
 }
 
 impl<T> Flushed<T> {
+    /// `owned`, if the shootdown that it waited for has `reached` the end; otherwise `owned` comes back.
+    pub(crate) fn after(reached: Reached, owned: T) -> Result<Self, T> {
+        if reached.grade() == Completion::WalkQuiescent {
+            Ok(Flushed { owned })
+        } else {
+            Err(owned)
+        }
+    }
+
     /// The value, free to be used again.
     pub fn into_inner(self) -> T {
         self.owned

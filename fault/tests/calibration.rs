@@ -2,7 +2,7 @@
 //!
 //! Nothing here looks at a real clock: modelled time is the same on every machine, so it can be asserted.
 
-use pageless_fault::shootdown::PolicyKind::{ConcurrentIpi, EarlyAck, SyncIpi};
+use pageless_fault::shootdown::PolicyKind::{ConcurrentIpi, EarlyAck, KernelRange, SyncIpi};
 use pageless_fault::shootdown::{PolicyKind, Processor, SINGLE_PAGE_CEILING, SpaceId};
 use pageless_fault::sim::{Costs, Scene, ScheduledBody, SimConfig, SimMachine};
 
@@ -153,9 +153,9 @@ fn an_idle_target_costs_its_idle_exit_and_not_the_senders_time() {
         ConcurrentIpi,
         vec![spins_until(20_000), spins_until(20_000)],
     );
-    // A CPU whose body has ended sleeps.
-    let idle = shot_at(ConcurrentIpi, vec![Box::new(|_| ()), spins_until(20_000)]);
-    let both = shot_at(ConcurrentIpi, vec![Box::new(|_| ()), Box::new(|_| ())]);
+    // A CPU whose body has ended sleeps, and a flush of the kernel's range wakes it.
+    let idle = shot_at(KernelRange, vec![Box::new(|_| ()), spins_until(20_000)]);
+    let both = shot_at(KernelRange, vec![Box::new(|_| ()), Box::new(|_| ())]);
     // The line that is read first is the one that comes last: the other is there by then.
     let exit = Costs::HASWELL_2019.idle_exit;
     assert_eq!(idle.0, running.0 + exit);

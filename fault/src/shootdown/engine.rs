@@ -2,18 +2,19 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::marker::PhantomData;
 
+use super::counters::{Counters, ShootdownCounters, add};
 use super::cpu_set::{CpuId, CpuSet};
 use super::flush::{Flush, Invalidation};
 use super::mailbox::{Letter, Mailbox, Receipt, Served, Stamp};
-use super::policy::{Delivery, Plan, Policy, PolicyKind, Targets, Until};
+use super::pending::{Pending, WaitError};
+use super::policy::{Delivery, Plan, PolicyKind, Targets, Until};
 use super::presence::{Awake, Bumped, Generation, Presence, SpaceGeneration, SpaceId};
 use super::processor::{Moment, Processor, Signal};
-use super::proof::{Proof, Reached, WalkQuiescent};
-use super::record::{RecordId, Records};
+use super::proof::Reached;
+use super::record::Records;
 use super::residency::Residency;
-use super::ticket::{Ticket, Tickets};
+use super::ticket::Tickets;
 use crate::debt::Completion;
 use crate::mutant::Mutant;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -58,54 +59,6 @@ pub struct Place {
     pub window: Option<u16>,
 }
 
-/// What the engine has done. `sent` counts one for each other CPU of each shootdown, and each of them ends
-/// as exactly one of `received`, `skipped` and `deferred`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ShootdownCounters {
-    /// Shootdowns begun.
-    pub shootdowns: u64,
-    /// Other CPUs concerned, over all shootdowns.
-    pub sent: u64,
-    /// Of them, those that executed a request on receiving it.
-    pub received: u64,
-    /// Of them, those that were left out, because they could not hold the translation or flush before they can use it.
-    pub skipped: u64,
-    /// Of them, those that were left to flush later by themselves.
-    pub deferred: u64,
-    /// Interrupts sent.
-    pub interrupts: u64,
-    /// Messages over the interconnect.
-    pub fabric: u64,
-    /// Requests that found a mailbox full and became "flush everything".
-    pub overflows: u64,
-    /// Requests that a lazy sweep could not record, and that went by interrupt instead.
-    pub fallbacks: u64,
-    /// Full flushes by CPUs that woke or switched and found that they had been left out.
-    pub caught_up: u64,
-    /// Waits given up.
-    pub given_up: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    shootdowns: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
-    skipped: AtomicU64,
-    deferred: AtomicU64,
-    interrupts: AtomicU64,
-    fabric: AtomicU64,
-    overflows: AtomicU64,
-    fallbacks: AtomicU64,
-    caught_up: AtomicU64,
-    given_up: AtomicU64,
-}
-
-/// Relaxed: counters are read for reporting, when the CPUs have stopped or come to rest.
-fn add(counter: &AtomicU64, n: u64) {
-    counter.fetch_add(n, Ordering::Relaxed);
-}
-
 /// Shootdowns of one machine.
 #[derive(Debug)]
 pub struct Shootdown {
@@ -119,56 +72,6 @@ pub struct Shootdown {
     records: Records,
     patience: u32,
     counters: Counters,
-}
-
-/// A shootdown under way.
-#[derive(Debug)]
-#[must_use = "a shootdown that nobody waits for proves nothing"]
-pub struct Pending {
-    kind: PolicyKind,
-    until: Until,
-    /// The window, for asking again who can have entries of it.
-    window: Option<u16>,
-    by: CpuId,
-    receipts: Vec<(CpuId, Receipt)>,
-    over_fabric: bool,
-    ticket: Option<Ticket>,
-    /// Whether the ticket is one of those that are put off.
-    deferred: bool,
-    /// The record left.
-    record: Option<RecordId>,
-    ticks_then: u64,
-}
-
-/// [`Pending`] under a policy that is known by type.
-#[derive(Debug)]
-#[must_use = "a shootdown that nobody waits for proves nothing"]
-pub struct PendingBy<P: Policy> {
-    pending: Pending,
-    _policy: PhantomData<P>,
-}
-
-/// Why a wait ended without what was waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WaitError {
-    /// Patience ran out. The CPUs that have not answered may still use the translation.
-    #[error(
-        "a shootdown got no further than {reached:?} in {turns} turns: {missing} CPUs have not answered"
-    )]
-    Unanswered {
-        /// How far it came; `None`: not even everybody's handler was entered.
-        reached: Option<Completion>,
-        /// CPUs that have not answered.
-        missing: u32,
-        /// Turns waited.
-        turns: u32,
-    },
-    /// The CPU that wants to wait has interrupts off: it could not answer others meanwhile, nor they it.
-    #[error("{cpu} would wait for a shootdown with interrupts off")]
-    InterruptsOff {
-        /// Which one.
-        cpu: CpuId,
-    },
 }
 
 impl Shootdown {
@@ -284,21 +187,7 @@ impl Shootdown {
     /// What has happened so far.
     #[must_use]
     pub fn counters(&self) -> ShootdownCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let c = &self.counters;
-        ShootdownCounters {
-            shootdowns: read(&c.shootdowns),
-            sent: read(&c.sent),
-            received: read(&c.received),
-            skipped: read(&c.skipped),
-            deferred: read(&c.deferred),
-            interrupts: read(&c.interrupts),
-            fabric: read(&c.fabric),
-            overflows: read(&c.overflows),
-            fallbacks: read(&c.fallbacks),
-            caught_up: read(&c.caught_up),
-            given_up: read(&c.given_up),
-        }
+        self.counters.read()
     }
 
     /// Whom a shootdown of `place` would ask if it were begun now. Only a mutant asks before it has cleared its entries.
@@ -315,6 +204,13 @@ impl Shootdown {
             Targets::All => {
                 for cpu in self.cpus() {
                     targets.insert(cpu);
+                }
+            }
+            Targets::Loaded => {
+                for cpu in self.cpus() {
+                    if self.presence(cpu).has_loaded(place.space, bumped) {
+                        targets.insert(cpu);
+                    }
                 }
             }
             Targets::Running => {
@@ -695,75 +591,6 @@ impl Shootdown {
                 cpu.at(Moment::AckRead { from, there });
             }
         }
-    }
-
-    /// [`begin`](Self::begin) under a policy known by type.
-    pub fn begin_by<P: Policy>(
-        &self,
-        cpu: &impl Processor,
-        flush: &Flush,
-        place: Place,
-    ) -> PendingBy<P> {
-        PendingBy {
-            pending: self.begin(cpu, P::KIND, flush, place),
-            _policy: PhantomData,
-        }
-    }
-
-    /// [`wait`](Self::wait) for all that the policy proves, and for no more.
-    ///
-    /// # Errors
-    ///
-    /// [`WaitError`].
-    pub fn prove<P: Policy>(
-        &self,
-        cpu: &impl Processor,
-        pending: &PendingBy<P>,
-    ) -> Result<P::Proof, WaitError> {
-        let grade = <P::Proof as Proof>::GRADE;
-        let reached = self.wait(cpu, &pending.pending, grade)?;
-        match <P::Proof as Proof>::of(reached) {
-            Some(proof) => Ok(proof),
-            None => unreachable!("waited for {grade:?} and got {:?}", reached.0),
-        }
-    }
-
-    /// Waits for the end of a shootdown that went on early.
-    ///
-    /// # Errors
-    ///
-    /// [`WaitError`].
-    pub fn finish<P: Policy>(
-        &self,
-        cpu: &impl Processor,
-        pending: &PendingBy<P>,
-    ) -> Result<WalkQuiescent, WaitError> {
-        let reached = self.wait(cpu, &pending.pending, Completion::WalkQuiescent)?;
-        match WalkQuiescent::of(reached) {
-            Some(proof) => Ok(proof),
-            None => unreachable!("waited for the end and got {:?}", reached.0),
-        }
-    }
-}
-
-impl Pending {
-    /// The policy that it runs under.
-    #[must_use]
-    pub fn kind(&self) -> PolicyKind {
-        self.kind
-    }
-
-    /// Whether it is put off until somebody purges.
-    #[must_use]
-    pub fn is_deferred(&self) -> bool {
-        self.deferred
-    }
-}
-
-impl<P: Policy> PendingBy<P> {
-    /// The same without its type.
-    pub fn as_pending(&self) -> &Pending {
-        &self.pending
     }
 }
 

@@ -25,6 +25,7 @@
 //! CPUs and could run on real ones. [`policy`] lists the policies, and for each when a frame may be used again.
 #![forbid(unsafe_code)]
 
+mod counters;
 mod cpu_set;
 mod dekker;
 mod engine;
@@ -32,6 +33,7 @@ mod flush;
 #[cfg(all(test, loom))]
 mod loom;
 mod mailbox;
+mod pending;
 pub mod policy;
 mod presence;
 mod processor;
@@ -42,15 +44,17 @@ mod residency;
 mod stress;
 mod ticket;
 
+pub use counters::ShootdownCounters;
 pub use cpu_set::{AtomicCpuSet, CpuId, CpuSet, Iter, MAX_CPUS};
-pub use engine::{Layout, Pending, PendingBy, Place, Shootdown, ShootdownCounters, WaitError};
+pub use engine::{Layout, Place, Shootdown};
 pub use flush::{Flush, Invalidation, SINGLE_PAGE_CEILING};
 pub use mailbox::{Letter, Mailbox, Receipt, Served, Stamp};
+pub use pending::{Owed, Pending, Unsettled, WaitError};
 pub use policy::{Policy, PolicyKind};
 pub use presence::{
     Awake, Bumped, CpuState, Generation, Presence, SpaceGeneration, SpaceId, Switch,
 };
 pub use processor::{Moment, Processor, Signal};
-pub use proof::{Entered, Invalidated, Proof, Reached, WalkQuiescent, quiescent};
+pub use proof::{Entered, Invalidated, Proof, Reached, WalkQuiescent};
 pub use residency::Residency;
 pub use ticket::{Ticket, Tickets};

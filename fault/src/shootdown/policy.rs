@@ -2,9 +2,9 @@
 //!
 //! | policy | asks | by | waits for | proves |
 //! |---|---|---|---|---|
-//! | [`SyncIpi`] | every CPU | interrupt, after its own flush | executed | walk-quiescent |
-//! | [`ConcurrentIpi`] | every CPU | interrupt, own flush meanwhile | executed | walk-quiescent |
-//! | [`EarlyAck`] | every CPU | interrupt | entered | entered only |
+//! | [`SyncIpi`] | CPUs that have the space loaded, idle ones woken | interrupt, after its own flush | executed | walk-quiescent |
+//! | [`ConcurrentIpi`] | the same | interrupt, own flush meanwhile | executed | walk-quiescent |
+//! | [`EarlyAck`] | the same | interrupt | entered | entered only |
 //! | [`Coalescing`] | every CPU | interrupt, one full flush for all who asked | ticket | walk-quiescent |
 //! | [`IdleSkip`] | CPUs that run | interrupt; idle ones flush on wake | executed | walk-quiescent |
 //! | [`KernelRange`] | every CPU, idle ones woken | interrupt, always a range or full flush | executed | walk-quiescent |
@@ -26,68 +26,52 @@
 //!
 //! # Freeing by type
 //!
-//! A policy that is known by type yields its own proof ([`Policy::Proof`]), and [`Memory::free`](crate::sim::Memory::free) takes
-//! [`WalkQuiescent`] only:
+//! A policy that is known by type yields its own proof ([`Policy::Proof`]), and what was unmapped under it is locked into the
+//! shootdown ([`Owed`](super::Owed)) until that is over:
 //!
 //! ```
-//! use pageless_fault::shootdown::{CpuId, Flush, Place, SpaceId, policy::ConcurrentIpi};
-//! use pageless_fault::sim::{Entry, Level, SimConfig, SimMachine};
-//! use x86_64::structures::paging::PageTableFlags as Flags;
+//! use pageless_fault::shootdown::{CpuId, SpaceId, policy::ConcurrentIpi};
+//! use pageless_fault::sim::{SimConfig, SimMachine};
 //!
 //! let machine = SimMachine::new(SimConfig::default())?;
 //! let (cpu, space) = (machine.cpu(CpuId::new(0))?, SpaceId::new(0));
-//! let frame = machine.alloc().unwrap();
-//! let leaf = Entry::new(frame.pfn().get(), Flags::PRESENT);
-//! machine.map_entry(space, 0x1000, Level::Table, leaf)?;
-//! cpu.load(0x1000)?;
+//! machine.map(space, 0x1000, machine.alloc().unwrap(), true)?;
+//! cpu.store(0x1000, 1)?;
 //!
-//! machine.replace_entry(space, 0x1000, Level::Table, Entry::ABSENT);
-//! let (engine, place) = (machine.engine(), Place { space, window: None });
-//! let pending = engine.begin_by::<ConcurrentIpi>(&cpu, &Flush::pages(0x1000, 1), place);
-//! let proof = engine.prove(&cpu, &pending)?;
-//! machine.memory().free([frame], &proof);
+//! let owed = machine.unmap_by::<ConcurrentIpi>(&cpu, space, 0x1000).unwrap();
+//! let flushed = machine.engine().settle(&cpu, owed).map_err(|(_, error)| error)?;
+//! machine.memory().free(flushed);
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
-//! The same under [`EarlyAck`] does not compile. What it proves, [`Entered`], is no
-//! [`WalkQuiescent`]:
+//! [`EarlyAck`] lets its initiator go on earlier, but what it proves then, [`Entered`], frees nothing:
 //!
 //! ```compile_fail,E0308
-//! # use pageless_fault::shootdown::{CpuId, Flush, Place, SpaceId, policy::EarlyAck};
-//! # use pageless_fault::sim::{Entry, Level, SimConfig, SimMachine};
-//! # use x86_64::structures::paging::PageTableFlags as Flags;
+//! # use pageless_fault::shootdown::{CpuId, SpaceId, policy::EarlyAck};
+//! # use pageless_fault::sim::{SimConfig, SimMachine};
 //! # let machine = SimMachine::new(SimConfig::default())?;
 //! # let (cpu, space) = (machine.cpu(CpuId::new(0))?, SpaceId::new(0));
-//! # let frame = machine.alloc().unwrap();
-//! # let leaf = Entry::new(frame.pfn().get(), Flags::PRESENT);
-//! # machine.map_entry(space, 0x1000, Level::Table, leaf)?;
-//! # cpu.load(0x1000)?;
-//! # machine.replace_entry(space, 0x1000, Level::Table, Entry::ABSENT);
-//! # let (engine, place) = (machine.engine(), Place { space, window: None });
-//! let pending = engine.begin_by::<EarlyAck>(&cpu, &Flush::pages(0x1000, 1), place);
-//! let proof = engine.prove(&cpu, &pending)?;
-//! machine.memory().free([frame], &proof); // expected `&WalkQuiescent`, found `&Entered`
+//! # machine.map(space, 0x1000, machine.alloc().unwrap(), true)?;
+//! # cpu.store(0x1000, 1)?;
+//! let owed = machine.unmap_by::<EarlyAck>(&cpu, space, 0x1000).unwrap();
+//! let entered = machine.engine().prove(&cpu, &owed)?;
+//! machine.memory().free(entered); // expected `Flushed<_>`, found `Entered`
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
-//! It frees after it has asked once more, whether the flushes have been executed as well:
+//! It frees when it has been settled, that is, asked once more whether the flushes have been executed as well:
 //!
 //! ```
-//! # use pageless_fault::shootdown::{CpuId, Flush, Place, SpaceId, policy::EarlyAck};
-//! # use pageless_fault::sim::{Entry, Level, SimConfig, SimMachine};
-//! # use x86_64::structures::paging::PageTableFlags as Flags;
+//! # use pageless_fault::shootdown::{CpuId, SpaceId, policy::EarlyAck};
+//! # use pageless_fault::sim::{SimConfig, SimMachine};
 //! # let machine = SimMachine::new(SimConfig::default())?;
 //! # let (cpu, space) = (machine.cpu(CpuId::new(0))?, SpaceId::new(0));
-//! # let frame = machine.alloc().unwrap();
-//! # let leaf = Entry::new(frame.pfn().get(), Flags::PRESENT);
-//! # machine.map_entry(space, 0x1000, Level::Table, leaf)?;
-//! # cpu.load(0x1000)?;
-//! # machine.replace_entry(space, 0x1000, Level::Table, Entry::ABSENT);
-//! # let (engine, place) = (machine.engine(), Place { space, window: None });
-//! let pending = engine.begin_by::<EarlyAck>(&cpu, &Flush::pages(0x1000, 1), place);
-//! let entered = engine.prove(&cpu, &pending)?; // go on with something else
-//! let proof = engine.finish(&cpu, &pending)?;
-//! machine.memory().free([frame], &proof);
+//! # machine.map(space, 0x1000, machine.alloc().unwrap(), true)?;
+//! # cpu.store(0x1000, 1)?;
+//! let owed = machine.unmap_by::<EarlyAck>(&cpu, space, 0x1000).unwrap();
+//! let entered = machine.engine().prove(&cpu, &owed)?; // go on with something else
+//! let flushed = machine.engine().settle(&cpu, owed).map_err(|(_, error)| error)?;
+//! machine.memory().free(flushed);
 //! # drop(entered);
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
@@ -98,9 +82,6 @@
 //! use pageless_fault::shootdown::WalkQuiescent;
 //! let proof = WalkQuiescent { _made_here: core::marker::PhantomData };
 //! ```
-//!
-//! What the type does not say is *which* shootdown a proof comes from. [`Unmapped`](crate::sim::Unmapped) and
-//! [`FlushDebt`](crate::FlushDebt) keep frame and shootdown together; whoever frees by hand answers for the pair.
 
 use super::proof::{Entered, Proof, WalkQuiescent};
 
@@ -113,6 +94,8 @@ mod sealed {
 pub(crate) enum Targets {
     /// Every CPU there is; idle ones are woken.
     All,
+    /// Those that have the space loaded or are switching, idle ones included, which are woken. Others flush when they switch to it.
+    Loaded,
     /// Those that run; idle ones flush when they wake.
     Running,
     /// Those that can have entries of the window since they last flushed everything.
@@ -225,13 +208,13 @@ macro_rules! policies {
 policies! {
     /// Linux before 2021: flush oneself, interrupt every other CPU, wait until each has flushed. A frame may be used again when
     /// the last one has acknowledged.
-    SyncIpi "sync-ipi" WalkQuiescent true = All, Interrupt, Executed, true;
+    SyncIpi "sync-ipi" WalkQuiescent true = Loaded, Interrupt, Executed, true;
     /// Linux since then (4ce94eabac16): the own flush overlaps the others'. A frame may be used again when
     /// the last one has acknowledged.
-    ConcurrentIpi "concurrent-ipi" WalkQuiescent true = All, Interrupt, Executed, false;
+    ConcurrentIpi "concurrent-ipi" WalkQuiescent true = Loaded, Interrupt, Executed, false;
     /// The initiator goes on when every target has *entered* its handler. A frame may **not** be used again then: the shootdown is
     /// asked once more, later, whether it has been executed.
-    EarlyAck "early-ack" Entered true = All, Interrupt, Entered, false;
+    EarlyAck "early-ack" Entered true = Loaded, Interrupt, Entered, false;
     /// Initiators take tickets, targets flush everything and so serve all tickets taken before. A frame may be used again when
     /// every CPU has served its ticket.
     Coalescing "coalescing" WalkQuiescent true = All, Ticket, Executed, false;
@@ -262,7 +245,7 @@ policies! {
     /// **Broken**: flushes itself only.
     NoRemote "no-remote" WalkQuiescent false = Nobody, Nothing, Issued, true;
     /// **Broken**: an early acknowledgement is taken for the end.
-    EarlyReuse "early-reuse" WalkQuiescent false = All, Interrupt, Entered, false;
+    EarlyReuse "early-reuse" WalkQuiescent false = Loaded, Interrupt, Entered, false;
     /// **Broken**: LATR's artefact with `LAZY_MEM_FREE` off, its default: reuse at once.
     SweepUnwaited "sweep-unwaited" WalkQuiescent false = Running, Record, Issued, false;
     /// **Broken**: reuse after two own ticks. A CPU without ticks never sweeps.

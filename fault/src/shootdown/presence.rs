@@ -271,6 +271,18 @@ impl Presence {
         self.publish(CpuState::Running, switch.space);
     }
 
+    /// For an initiator that wakes idle CPUs, and otherwise as [`must_interrupt`](Self::must_interrupt): whether this CPU may
+    /// have entries of `space` that it would use without looking at the generation first, if it were not woken.
+    #[must_use]
+    pub fn has_loaded(&self, space: SpaceId, _behind: &Bumped) -> bool {
+        let (state, loaded) = self.state();
+        match state {
+            CpuState::Gone => false,
+            CpuState::Running | CpuState::Idle => space == SpaceId::EVERY || space == loaded,
+            CpuState::Switching => !Mutant::SwitchingCpuSkipped.active(),
+        }
+    }
+
     /// For an initiator that has cleared its entries of `space` and bumped its generation: whether this
     /// CPU must be interrupted. Otherwise it looks at the generation before it uses `space` again.
     ///

@@ -80,9 +80,3 @@ proof! {
     /// No CPU holds the translation and none can still get it: what was behind it may be used again.
     WalkQuiescent
 }
-
-/// The proof that everything needs which frees something, if `reached` is the end.
-#[must_use]
-pub fn quiescent(reached: Reached) -> Option<WalkQuiescent> {
-    WalkQuiescent::of(reached)
-}

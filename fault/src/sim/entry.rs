@@ -14,6 +14,9 @@ const RESERVED: u64 = ((1 << 52) - 1) & !((1 << PHYSICAL_BITS) - 1);
 /// In a 2 MiB leaf also bits 20:13, and our CPUs have no PAT to put in bit 12.
 const RESERVED_2M: u64 = RESERVED | 0x1f_f000;
 
+/// Of the bits that are ours (11:9), the one that says that a leaf owns the frame it maps.
+const OWNER: Flags = Flags::BIT_9;
+
 /// The four levels, named by what an entry of them maps or points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -88,6 +91,19 @@ impl Entry {
     #[must_use]
     pub const fn has(self, flags: Flags) -> bool {
         self.0 & flags.bits() == flags.bits()
+    }
+
+    /// Whether the frame that it maps belongs to it: a bit that the hardware leaves to software.
+    pub(crate) const fn is_owner(self) -> bool {
+        self.has(OWNER)
+    }
+
+    pub(crate) const fn owning(self) -> Self {
+        Entry(self.0 | OWNER.bits())
+    }
+
+    pub(crate) const fn not_owning(self) -> Self {
+        Entry(self.0 & !OWNER.bits())
     }
 
     /// The frame that it points to.

@@ -17,10 +17,10 @@ use super::entry::{Entry, Level};
 use super::memory::{Memory, OwnedFrame};
 use super::space::{MapError, Space};
 use super::tlb::{Pcid, TlbShape};
+use super::unmapped::Unmapped;
 use crate::mutant::Mutant;
 use crate::shootdown::{
-    CpuId, CpuSet, Flush, Generation, Layout, Place, PolicyKind, Shootdown, ShootdownCounters,
-    SpaceId, WaitError,
+    CpuId, CpuSet, Generation, Layout, Place, PolicyKind, Shootdown, ShootdownCounters, SpaceId,
 };
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -169,7 +169,7 @@ pub(crate) struct Shared {
     /// Interrupts still to be lost.
     losing: AtomicU32,
     /// Unmapped, and put off: in order of unmapping.
-    parked: Mutex<VecDeque<Unmapped>>,
+    pub(crate) parked: Mutex<VecDeque<Unmapped>>,
 }
 
 impl Shared {
@@ -379,8 +379,26 @@ impl SimMachine {
     ) -> Result<Pfn, MapError> {
         let mut flags = Flags::PRESENT;
         flags.set(Flags::WRITABLE, writable);
+        self.map_with(space, va, frame, flags)
+    }
+
+    /// [`map`](Self::map) with flags of one's own choice.
+    ///
+    /// # Errors
+    ///
+    /// See [`MapError`]; the frame is lost then.
+    pub fn map_with(
+        &self,
+        space: SpaceId,
+        va: u64,
+        frame: OwnedFrame,
+        flags: Flags,
+    ) -> Result<Pfn, MapError> {
         let pfn = frame.pfn();
-        self.map_entry(space, va, Level::Table, Entry::new(frame.number(), flags))?;
+        let leaf = Entry::new(frame.number(), flags).owning();
+        self.shared
+            .space(space)
+            .map(&self.shared.memory, va, Level::Table, leaf)?;
         Ok(pfn)
     }
 
@@ -398,14 +416,15 @@ impl SimMachine {
     ) -> Result<(), MapError> {
         self.shared
             .space(space)
-            .map(&self.shared.memory, va, level, entry)
+            .map(&self.shared.memory, va, level, entry.not_owning())
     }
 
-    /// Replaces the entry of `level` for `va` in one step, whatever it was. CPUs that have it cached are not told.
+    /// Replaces the entry of `level` for `va` in one step, whatever it was; a frame that it owned is lost, and nobody owns what the new one
+    /// maps. CPUs that have it cached are not told.
     pub fn replace_entry(&self, space: SpaceId, va: u64, level: Level, entry: Entry) -> Entry {
         self.shared
             .space(space)
-            .swap(&self.shared.memory, va, level, entry, || {
+            .swap(&self.shared.memory, va, level, entry.not_owning(), || {
                 super::hooks::step("between load and store", va);
             })
     }
@@ -422,38 +441,6 @@ impl SimMachine {
     #[must_use]
     pub fn root(&self, space: SpaceId) -> Pfn {
         self.shared.space(space).root().pfn()
-    }
-
-    /// Clears the 4 KiB entry at `va` and begins the shootdown of that page under the machine's policy. The frame that was
-    /// mapped comes with it, locked in until the shootdown is over.
-    pub fn unmap(&self, cpu: &Cpu, space: SpaceId, va: u64) -> Option<Unmapped> {
-        self.unmap_under(cpu, space, va, self.shared.config.policy)
-    }
-
-    /// [`unmap`](Self::unmap) under a policy of one's own choice.
-    pub fn unmap_under(
-        &self,
-        cpu: &Cpu,
-        space: SpaceId,
-        va: u64,
-        kind: PolicyKind,
-    ) -> Option<Unmapped> {
-        let place = self.place(space, va);
-        let aimed = self.aim_early(cpu, kind, place);
-        let old = self.replace_entry(space, va, Level::Table, Entry::ABSENT);
-        if !old.has(Flags::PRESENT) {
-            return None;
-        }
-        super::hooks::step("cleared", va);
-        let pending = self
-            .shared
-            .engine
-            .begin_aimed(cpu, kind, &Flush::pages(va, 1), place, aimed);
-        Some(Unmapped {
-            entry: old,
-            frame: OwnedFrame::from_entry(old),
-            pending,
-        })
     }
 
     pub(crate) fn aim_early(&self, cpu: &Cpu, kind: PolicyKind, place: Place) -> Option<CpuSet> {
@@ -474,46 +461,6 @@ impl SimMachine {
                 space,
                 window: None,
             },
-        }
-    }
-
-    /// Puts an unmapped page off. Under [`PolicyKind::LazyPurge`] everything that has been put off is flushed at once, and freed, as soon as
-    /// it is more than [`lazy_most`](SimConfig::lazy_most) pages; otherwise whoever needs a frame sees to it.
-    ///
-    /// # Errors
-    ///
-    /// The purge could not be finished; the frames concerned are lost.
-    pub fn park(&self, cpu: &Cpu, unmapped: Unmapped) -> Result<(), WaitError> {
-        let mut parked = self.shared.parked.lock();
-        parked.push_back(unmapped);
-        let lazy = self.shared.config.policy == PolicyKind::LazyPurge;
-        if !lazy || parked.len() <= self.shared.config.lazy_most {
-            return Ok(());
-        }
-        let purged = core::mem::take(&mut *parked);
-        drop(parked);
-        // The first wait has everything flushed that was unmapped before it: the others find it done.
-        for unmapped in purged.into_iter().rev() {
-            unmapped.free(self, cpu).map_err(|(_, error)| error)?;
-        }
-        Ok(())
-    }
-
-    /// A zeroed frame, if need be one that was put off: the gate through which a parked frame goes only when it is
-    /// flushed. `None` if there is none at all.
-    ///
-    /// # Errors
-    ///
-    /// The shootdown of the oldest parked frame could not be finished; the frame is lost.
-    pub fn alloc_on(&self, cpu: &Cpu) -> Result<Option<OwnedFrame>, WaitError> {
-        loop {
-            if let Some(frame) = self.alloc() {
-                return Ok(Some(frame));
-            }
-            let Some(oldest) = self.shared.parked.lock().pop_front() else {
-                return Ok(None);
-            };
-            oldest.free(self, cpu).map_err(|(_, error)| error)?;
         }
     }
 
@@ -552,58 +499,6 @@ impl fmt::Debug for SimMachine {
         f.debug_struct("SimMachine")
             .field("config", &self.shared.config)
             .finish_non_exhaustive()
-    }
-}
-
-/// A page that was unmapped, and the shootdown that its frame waits for.
-#[derive(Debug)]
-#[must_use = "the frame can be used again only after the shootdown"]
-pub struct Unmapped {
-    /// What its entry was, with all that walks had marked in it.
-    pub entry: Entry,
-    frame: OwnedFrame,
-    pending: crate::shootdown::Pending,
-}
-
-impl Unmapped {
-    /// The shootdown.
-    pub fn pending(&self) -> &crate::shootdown::Pending {
-        &self.pending
-    }
-
-    /// Frees the frame if the shootdown is over; otherwise comes back. Never waits.
-    ///
-    /// # Errors
-    ///
-    /// `self`, while some CPU may still use the translation.
-    pub fn try_free(self, machine: &SimMachine, cpu: &Cpu) -> Result<(), Self> {
-        let reached = machine.shared.engine.reached(cpu, &self.pending);
-        match reached.and_then(crate::shootdown::quiescent) {
-            Some(proof) => {
-                machine.shared.memory.free([self.frame], &proof);
-                Ok(())
-            }
-            None => Err(self),
-        }
-    }
-
-    /// Waits for the shootdown and frees the frame.
-    ///
-    /// # Errors
-    ///
-    /// The shootdown could not be finished; the frame stays locked in.
-    pub fn free(self, machine: &SimMachine, cpu: &Cpu) -> Result<(), (Self, WaitError)> {
-        let grade = crate::debt::Completion::WalkQuiescent;
-        match machine.shared.engine.wait(cpu, &self.pending, grade) {
-            Ok(reached) => match crate::shootdown::quiescent(reached) {
-                Some(proof) => {
-                    machine.shared.memory.free([self.frame], &proof);
-                    Ok(())
-                }
-                None => unreachable!("waited for the end of a shootdown"),
-            },
-            Err(error) => Err((self, error)),
-        }
     }
 }
 

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use pageless_pfn::Pfn;
 
 use super::entry::Entry;
-use crate::shootdown::WalkQuiescent;
+use crate::debt::Flushed;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// 64-bit words in a frame, and entries in a page table.
 pub(crate) const WORDS: usize = 512;
@@ -41,6 +41,7 @@ struct Frame {
 /// The frames of a simulated machine.
 #[derive(Debug)]
 pub struct Memory {
+    id: MemoryId,
     frames: Box<[Frame]>,
     /// Last in, first out: a frame freed too early is met again as soon as possible.
     free: Mutex<Vec<OwnedFrame>>,
@@ -51,20 +52,18 @@ pub struct Memory {
 #[must_use = "a frame that nobody frees is lost"]
 pub struct OwnedFrame {
     number: u32,
+    memory: MemoryId,
 }
+
+/// Tells the memories of a process apart, so that a frame cannot go to the wrong one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MemoryId(u32);
 
 impl OwnedFrame {
     /// Its number.
     #[must_use]
     pub fn pfn(&self) -> Pfn {
         pfn(u64::from(self.number))
-    }
-
-    /// The frame that a cleared leaf had mapped: whoever cleared it owns it.
-    pub(crate) fn from_entry(entry: Entry) -> Self {
-        OwnedFrame {
-            number: entry.frame() as u32,
-        }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -83,6 +82,8 @@ impl Memory {
     /// `count` frames, all free.
     #[must_use]
     pub fn new(count: u32) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let memory = MemoryId(NEXT.fetch_add(1, Ordering::Relaxed));
         let frames = (0..count)
             .map(|number| Frame {
                 words: core::array::from_fn(|_| AtomicU64::new(poison(u64::from(number), 0))),
@@ -90,12 +91,13 @@ impl Memory {
             })
             .collect();
         Memory {
+            id: memory,
             frames,
             // The lowest number is handed out first.
             free: Mutex::new(
                 (0..count)
                     .rev()
-                    .map(|number| OwnedFrame { number })
+                    .map(|number| OwnedFrame { number, memory })
                     .collect(),
             ),
         }
@@ -123,23 +125,34 @@ impl Memory {
         Some(frame)
     }
 
-    /// Gives frames back, for which `proof` says that no CPU can reach them any more: they get a new tag, and poison.
-    pub fn free(&self, frames: impl IntoIterator<Item = OwnedFrame>, _proof: &WalkQuiescent) {
-        for frame in frames {
-            self.retire(frame);
+    /// Gives frames back that no CPU can reach any more: they get a new tag, and poison.
+    ///
+    /// # Panics
+    ///
+    /// A frame of another machine.
+    pub fn free(&self, flushed: Flushed<impl IntoIterator<Item = OwnedFrame>>) {
+        for frame in flushed.into_inner() {
+            self.free_unmapped(frame);
         }
     }
 
-    /// Gives back frames that never had a translation.
-    pub(crate) fn free_unmapped(&self, frame: OwnedFrame) {
-        self.retire(frame);
+    /// The frame that the cleared leaf `entry` owned; `None` if it only pointed there.
+    pub(crate) fn owned_by(&self, entry: Entry) -> Option<OwnedFrame> {
+        entry.is_owner().then(|| self.frame_of(entry))
     }
 
-    fn retire(&self, frame: OwnedFrame) {
-        // What an entry of one's own making maps need not exist.
-        let Some(slot) = self.frames.get(frame.number as usize) else {
-            return;
-        };
+    /// The frame of the table that the cleared `entry` pointed to. Tables are always owned by the entry above.
+    pub(crate) fn frame_of(&self, entry: Entry) -> OwnedFrame {
+        OwnedFrame {
+            number: entry.frame() as u32,
+            memory: self.id,
+        }
+    }
+
+    /// Gives a frame back that has no translation, or whose translations are proved gone.
+    pub(crate) fn free_unmapped(&self, frame: OwnedFrame) {
+        assert_eq!(frame.memory, self.id, "a frame of another machine");
+        let slot = &self.frames[frame.number as usize];
         // The tag first: an access that still arrives finds itself stale whatever it reads. SeqCst, and so is the detector's load:
         // one order of all tags and of the accesses' own look at them.
         let tag = slot.tag.fetch_add(1, Ordering::SeqCst) + 1;
@@ -154,7 +167,7 @@ impl Memory {
     #[inline]
     pub(crate) fn tag(&self, number: u64) -> Option<FrameTag> {
         let frame = self.frames.get(usize::try_from(number).ok()?)?;
-        // SeqCst pairs with the one in `retire`.
+        // SeqCst pairs with the one in `free_unmapped`.
         Some(FrameTag(frame.tag.load(Ordering::SeqCst)))
     }
 

@@ -43,6 +43,7 @@ mod memory;
 pub mod schedule;
 mod space;
 mod tlb;
+mod unmapped;
 mod walk;
 #[cfg(feature = "std")]
 mod window;
@@ -55,10 +56,11 @@ pub use detector::Incident;
 pub use entry::{Entry, Level, PHYSICAL_BITS};
 #[cfg(feature = "std")]
 pub use latency::{Latency, Scene, SceneError};
-pub use machine::{BuildError, SimConfig, SimMachine, Speculation, Unmapped};
+pub use machine::{BuildError, SimConfig, SimMachine, Speculation};
 pub use memory::{FrameTag, Memory, OwnedFrame};
 pub use space::MapError;
 pub use tlb::{Pcid, Shape, TlbShape};
+pub use unmapped::Unmapped;
 pub use walk::{FaultCause, PageFault};
 #[cfg(feature = "std")]
 pub use window::{SimPrefilled, SimTable, SimTicket, SimWindow, SimWord};

@@ -17,9 +17,10 @@ use super::walk::PageFault;
 use crate::access::{FaultReason, Fetched};
 use crate::context::MaySleep;
 use crate::debt::Completion;
+use crate::debt::Flushed;
 use crate::machine::{Machine, PopulateError, ReserveError, Table, UnmapError, Window, Word};
 use crate::mutant::Mutant;
-use crate::shootdown::{Flush, Pending, PolicyKind, Processor, SpaceId, WaitError, quiescent};
+use crate::shootdown::{Flush, Pending, PolicyKind, Processor, SpaceId, WaitError};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
@@ -134,7 +135,7 @@ impl SimWindow {
         while at < range.end().get() {
             super::hooks::step("map", self.va(at));
             let frame = frame(self.va(at)).ok_or(short(at, NO_MEMORY))?;
-            let entry = Entry::new(frame.number(), flags);
+            let entry = Entry::new(frame.number(), flags).owning();
             if kernel
                 .map(&shared.memory, self.va(at), Level::Table, entry)
                 .is_err()
@@ -180,30 +181,39 @@ impl SimWindow {
     /// What the cleared entry `old` of `level` had led to is in limbo from now on: a frame, or a table with all below it.
     fn retire(&self, old: Entry, level: Level, va: u64, batch: u64) {
         let memory = &self.machine.shared.memory;
-        let mut limbo = Limbo {
-            batch,
-            mapped_at: Some(va),
-            frame: OwnedFrame::from_entry(old),
+        let Some(below) = level.below().filter(|_| !old.is_leaf(level)) else {
+            // What somebody else mapped here is none of ours.
+            if let Some(frame) = memory.owned_by(old) {
+                let mapped_at = Some(va);
+                self.limbo.lock().push(Limbo {
+                    batch,
+                    mapped_at,
+                    frame,
+                });
+            }
+            return;
         };
-        if let Some(below) = level.below().filter(|_| !old.is_leaf(level)) {
-            for index in 0..WORDS {
-                let Some(word) = memory.word(old.frame(), index) else {
-                    unreachable!("a page table outside the memory")
-                };
-                // A swap: walks that have not heard of it mark what they pass. Acquire pairs with the Release
-                // that published the entry.
-                let entry = Entry::from_bits(word.swap(0, Ordering::AcqRel));
-                if entry.has(Flags::PRESENT) {
-                    self.retire(entry, below, va + ((index as u64) << below.shift()), batch);
-                }
+        for index in 0..WORDS {
+            let Some(word) = memory.word(old.frame(), index) else {
+                unreachable!("a page table outside the memory")
+            };
+            // A swap: walks that have not heard of it mark what they pass. Acquire pairs with the Release
+            // that published the entry.
+            let entry = Entry::from_bits(word.swap(0, Ordering::AcqRel));
+            if entry.has(Flags::PRESENT) {
+                self.retire(entry, below, va + ((index as u64) << below.shift()), batch);
             }
-            if Mutant::TableFreedUnflushed.active() {
-                memory.free_unmapped(limbo.frame);
-                return;
-            }
-            limbo.mapped_at = None;
         }
-        self.limbo.lock().push(limbo);
+        let table = memory.frame_of(old);
+        if Mutant::TableFreedUnflushed.active() {
+            memory.free_unmapped(table);
+            return;
+        }
+        self.limbo.lock().push(Limbo {
+            batch,
+            mapped_at: None,
+            frame: table,
+        });
     }
 
     /// What a batch has left in limbo, once it is proved flushed.
@@ -431,9 +441,9 @@ impl Window for SimWindow {
         });
         match reached {
             Ok(reached) => {
-                match quiescent(reached) {
-                    Some(proof) => shared.memory.free(self.out_of_limbo(ticket.batch), &proof),
-                    None => unreachable!("waited for the end of a shootdown"),
+                match Flushed::after(reached, self.out_of_limbo(ticket.batch)) {
+                    Ok(flushed) => shared.memory.free(flushed),
+                    Err(_) => unreachable!("waited for the end of a shootdown"),
                 }
                 Ok(reached.grade())
             }
@@ -485,14 +495,13 @@ impl Drop for SimWindow {
                 .wait(cpu, &pending, Completion::WalkQuiescent)
                 .ok()
         });
-        if let Some(proof) = reached.flatten().and_then(quiescent) {
-            let frames = self
-                .limbo
-                .lock()
-                .drain(..)
-                .map(|limbo| limbo.frame)
-                .collect::<Vec<_>>();
-            shared.memory.free(frames, &proof);
+        let Some(reached) = reached.flatten() else {
+            return;
+        };
+        let limbo = core::mem::take(&mut *self.limbo.lock());
+        let frames: Vec<_> = limbo.into_iter().map(|limbo| limbo.frame).collect();
+        if let Ok(flushed) = Flushed::after(reached, frames) {
+            shared.memory.free(flushed);
             shared.give_window_back(self.index);
         }
     }

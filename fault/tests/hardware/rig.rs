@@ -57,14 +57,11 @@ impl Rig {
 
     /// A fresh frame at `va`; its number.
     pub(crate) fn map(&self, space: SpaceId, va: u64, flags: Flags) -> u64 {
-        let frame = self.frame();
-        self.map_frame(space, va, frame, flags);
-        frame
-    }
-
-    /// A zeroed frame that nobody gives back.
-    pub(crate) fn frame(&self) -> u64 {
-        self.machine.alloc().unwrap().pfn().get()
+        let frame = self.machine.alloc().unwrap();
+        self.machine
+            .map_with(space, va, frame, flags)
+            .unwrap()
+            .get()
     }
 
     pub(crate) fn map_frame(&self, space: SpaceId, va: u64, frame: u64, flags: Flags) {

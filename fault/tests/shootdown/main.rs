@@ -6,5 +6,4 @@ mod one_page;
 mod proofs;
 mod scene;
 mod stale_hits;
-mod typed_proofs;
 mod workload;

@@ -3,7 +3,7 @@
 
 use pageless_fault::shootdown::SpaceId;
 use pageless_fault::sim::schedule::{Failure, Program, Schedule, explore, shrink};
-use pageless_fault::sim::{Cpu, Entry, Level, SimConfig, SimMachine, SimWindow, Unmapped};
+use pageless_fault::sim::{Cpu, SimConfig, SimMachine, SimWindow, Unmapped};
 use pageless_fault::{Machine, WindowLen};
 use x86_64::structures::paging::PageTableFlags as Flags;
 
@@ -34,9 +34,8 @@ impl Scene {
     pub(crate) fn map(&self, page: u64) {
         let frame = self.machine.alloc().unwrap();
         let flags = Flags::PRESENT | Flags::WRITABLE | Flags::GLOBAL;
-        let entry = Entry::new(frame.pfn().get(), flags);
         self.machine
-            .map_entry(SpaceId::EVERY, self.va(page), Level::Table, entry)
+            .map_with(SpaceId::EVERY, self.va(page), frame, flags)
             .unwrap();
     }
 

@@ -5,9 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pageless_fault::shootdown::{PolicyKind, SpaceId};
 use pageless_fault::sim::schedule::{Failure, Run, Schedule};
-use pageless_fault::sim::{
-    Cpu, Entry, Level, SimConfig, SimMachine, SimWindow, Speculation, Unmapped,
-};
+use pageless_fault::sim::{Cpu, SimConfig, SimMachine, SimWindow, Speculation, Unmapped};
 use pageless_fault::{Machine, WindowLen};
 use x86_64::structures::paging::PageTableFlags as Flags;
 
@@ -139,9 +137,8 @@ impl Fight {
             Some(unmapped) => limbo.push(unmapped),
             None => {
                 if let Some(frame) = self.machine.alloc_on(cpu).unwrap() {
-                    let entry = Entry::new(frame.pfn().get(), flags);
                     self.machine
-                        .map_entry(SpaceId::EVERY, va, Level::Table, entry)
+                        .map_with(SpaceId::EVERY, va, frame, flags)
                         .unwrap();
                 }
             }
