@@ -3,7 +3,8 @@
 //! # Ownership
 //!
 //! A translation that has been cleared is *owed* to every CPU that may hold it. [`Shootdown::begin`] makes a [`Pending`] of the debt;
-//! nothing but a [`Pending`] that has come far enough turns into a [`WalkQuiescent`], and nothing but that frees a frame. A
+//! [`Shootdown::begin_by`] one that keeps what depends on it under lock ([`Owed`]). Nothing but the end of the shootdown, every target at
+//! [`WalkQuiescent`], gives that back, as a [`Flushed`](crate::Flushed); and nothing but that frees a frame. A
 //! mailbox belongs to the CPU that serves it, a state word to the CPU whose state it is, a residency bit to the CPU that
 //! walks; everybody else only posts and reads.
 //!
@@ -12,7 +13,7 @@
 //!   ---------                                         ------------
 //!   swap the entry to zero
 //!   bump the space's generation, fence
-//!   choose targets: all | running | resident
+//!   choose targets: loaded | running | resident | all
 //!   letter -> mailbox, ring  ---------------------->  handler: entered
 //!   own flush meanwhile                               invalidate, cancel walks
 //!   wait, interrupts on, serving one's own mailbox    acknowledged
