@@ -113,7 +113,7 @@ impl SimMachine {
     }
 
     /// Puts an unmapped page off. Under [`PolicyKind::LazyPurge`] everything that has been put off is flushed at once, and freed, as soon as
-    /// it is more than [`lazy_most`](SimConfig::lazy_most) pages; otherwise whoever needs a frame sees to it.
+    /// it is more than [`lazy_most`](super::SimConfig::lazy_most) pages; otherwise whoever needs a frame sees to it.
     ///
     /// # Errors
     ///
