@@ -16,14 +16,36 @@ use crate::sync::atomic::Ordering;
 pub(crate) const INTERRUPT: u32 = 1;
 pub(crate) const FABRIC: u32 = 2;
 
+/// A section with interrupts off.
+struct InterruptsOff<'a>(&'a Cpu);
+
+impl<'a> InterruptsOff<'a> {
+    fn begin(cpu: &'a Cpu) -> Self {
+        cpu.interrupts_off.set(cpu.interrupts_off.get() + 1);
+        InterruptsOff(cpu)
+    }
+}
+
+impl Drop for InterruptsOff<'_> {
+    fn drop(&mut self) {
+        // What is pending is taken at the next boundary: nothing executes handlers while it unwinds.
+        self.0.interrupts_off.set(self.0.interrupts_off.get() - 1);
+    }
+}
+
 impl Cpu {
-    /// Runs `f` with interrupts off.
+    /// Runs `f` with interrupts off. They come on again at its end, also when it panics.
     pub fn with_interrupts_off<T>(&self, f: impl FnOnce() -> T) -> T {
-        self.interrupts_off.set(self.interrupts_off.get() + 1);
+        let off = InterruptsOff::begin(self);
         let result = f();
-        self.interrupts_off.set(self.interrupts_off.get() - 1);
+        drop(off);
         self.boundary("interrupts on", 0);
         result
+    }
+
+    /// Whether this is inside [`with_interrupts_off`](Self::with_interrupts_off).
+    pub(super) fn has_interrupts_off(&self) -> bool {
+        self.interrupts_off.get() != 0
     }
 
     /// Executes what the interconnect brings, and takes an interrupt if one is pending and they are on.

@@ -79,7 +79,7 @@ impl Processor for Cpu {
     }
 
     fn interrupts_on(&self) -> bool {
-        self.interrupts_off.get() == 0 && !self.in_handler.get()
+        !self.has_interrupts_off() && !self.in_handler.get()
     }
 
     fn relax(&self, turn: u32) {

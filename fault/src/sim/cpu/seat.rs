@@ -61,8 +61,19 @@ impl Cpu {
         Ok(cpu)
     }
 
-    /// Sleeps for `turns` turns of the others: executes nothing, and on waking forgets what it slept through.
+    /// Sleeps for `turns` turns of the others: executes nothing, and on waking forgets what it slept through. Interrupts that come
+    /// meanwhile are taken, by whoever rings.
+    ///
+    /// # Panics
+    ///
+    /// Inside [`with_interrupts_off`](Cpu::with_interrupts_off): a CPU that sleeps with interrupts off would never be woken, and one
+    /// that turned them on would break the section that it sleeps in.
     pub fn idle(&self, turns: u32) {
+        assert!(
+            !self.has_interrupts_off(),
+            "{} goes to sleep with interrupts off",
+            self.id
+        );
         self.sleep();
         for turn in 0..turns {
             hooks::wait("idle", u64::from(turn));
