@@ -324,8 +324,8 @@ impl SimMachine {
             memory,
             config,
         };
-        for seat in &shared.seats {
-            *seat.parked.lock() = Some(Core::new(&shared));
+        for (id, seat) in (0..).map(CpuId::new).zip(&shared.seats) {
+            *seat.parked.lock() = Some(Core::new(&shared, id));
         }
         Ok(SimMachine {
             shared: Arc::new(shared),

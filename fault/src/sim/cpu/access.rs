@@ -114,9 +114,11 @@ impl Cpu {
     ) -> Result<T, PageFault> {
         self.boundary(if write { "write" } else { "read" }, va);
         self.accesses.set(self.accesses.get() + 1);
-        self.last_va.set(va);
         self.charge(self.shared.config.costs.hit);
-        let cached = self.with_core(|core| core.tlb.lookup(va, core.pcid));
+        let cached = self.with_core(|core| {
+            core.last_va = va;
+            core.tlb.lookup(va, core.pcid)
+        });
         match cached {
             Some((translation, frame))
                 if (!write || translation.writable && translation.dirty) && !translation.absent =>

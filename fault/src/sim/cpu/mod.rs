@@ -57,6 +57,10 @@ pub(crate) struct Core {
     entered: u64,
     /// For each address space, and last for what is in all of them, up to which generation it has been flushed here.
     flushed: Box<[Generation]>,
+    /// Where the last access went: what the hardware does unasked is done near it.
+    last_va: u64,
+    /// For what the hardware does unasked. Goes on from one run to the next, and while somebody else executes the handler.
+    random: fastrand::Rng,
     /// While parked: the modelled clock. A sleeping CPU's time passes when something wakes it.
     clock: u64,
 }
@@ -64,7 +68,7 @@ pub(crate) struct Core {
 const _: () = assert!(super::machine::WINDOWS_MOST as u32 <= u64::BITS);
 
 impl Core {
-    pub(crate) fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(shared: &Shared, id: CpuId) -> Self {
         let kernel = shared.space(SpaceId::new(0));
         let root = kernel.root().number();
         Core {
@@ -76,6 +80,8 @@ impl Core {
             speculative: None,
             entered: 0,
             flushed: vec![Generation::ZERO; usize::from(shared.config.user_spaces) + 2].into(),
+            last_va: 0,
+            random: fastrand::Rng::with_seed(shared.config.seed ^ u64::from(id.get()) << 32),
             clock: 0,
         }
     }
@@ -109,8 +115,6 @@ pub struct Cpu {
     ticks: Cell<u64>,
     until_tick: Cell<u32>,
     accesses: Cell<u64>,
-    last_va: Cell<u64>,
-    random: RefCell<fastrand::Rng>,
     /// The modelled clock of a sleeping CPU whose handler is executed by whoever rang; the task's own clock is the other CPU's.
     apart: Option<Cell<u64>>,
     /// While answers are read: the modelled moment up to which that has got.
@@ -129,10 +133,6 @@ impl Cpu {
             ticks: Cell::new(0),
             until_tick: Cell::new(shared.config.tick_every),
             accesses: Cell::new(0),
-            last_va: Cell::new(0),
-            random: RefCell::new(fastrand::Rng::with_seed(
-                shared.config.seed ^ u64::from(id.get()) << 32,
-            )),
             apart: None,
             reading: Cell::new(0),
         }

@@ -18,7 +18,7 @@ impl Cpu {
         let Some(mut walk) = self.with_core(|core| core.speculative.take()) else {
             if self.coin("speculate", config.speculate_one_in) {
                 let page = self.number("page", 4);
-                let va = (self.last_va.get() & !0xfff).wrapping_add(page << 12);
+                let va = (self.with_core(|core| core.last_va) & !0xfff).wrapping_add(page << 12);
                 self.enter_window(va);
                 let mut walk = self.begin_walk(va);
                 if config.speculation == Speculation::WithoutAccessed {
@@ -54,7 +54,7 @@ impl Cpu {
     pub(super) fn perhaps_nmi(&self) {
         if self.coin("nmi", self.shared.config.nmi_one_in) {
             for _ in 0..NMI_READS {
-                let _ = self.access(self.last_va.get(), false, |word| {
+                let _ = self.access(self.with_core(|core| core.last_va), false, |word| {
                     word.load(Ordering::Acquire)
                 });
             }
@@ -67,7 +67,7 @@ impl Cpu {
         } else if hooks::scheduled() {
             hooks::chance(what, one_in)
         } else {
-            self.random.borrow_mut().u32(..one_in) == 0
+            self.with_core(|core| core.random.u32(..one_in)) == 0
         }
     }
 
@@ -75,7 +75,7 @@ impl Cpu {
         if hooks::scheduled() {
             hooks::pick(what, below)
         } else {
-            self.random.borrow_mut().u64(..below)
+            self.with_core(|core| core.random.u64(..below))
         }
     }
 }
