@@ -8,7 +8,7 @@ use crate::sim::hooks;
 use crate::sim::machine::{Speculation, pfn};
 use crate::sim::memory::FrameTag;
 use crate::sim::tlb::Translation;
-use crate::sim::walk::{FaultCause, PageFault};
+use crate::sim::walk::{FaultCause, PageFault, is_canonical};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Accesses. Addresses are those of the CPU's current address space; an access that faults has had no effect.
@@ -121,7 +121,9 @@ impl Cpu {
         });
         match cached {
             Some((translation, frame))
-                if (!write || translation.writable && translation.dirty) && !translation.absent =>
+                if (!write || translation.writable && translation.dirty)
+                    && !translation.absent
+                    && is_canonical(va) =>
             {
                 Ok(self.effect(va, frame, translation, effect))
             }
@@ -173,6 +175,10 @@ impl Cpu {
         cached: Option<Translation>,
         effect: impl FnOnce(&AtomicU64) -> T,
     ) -> Result<T, PageFault> {
+        if !is_canonical(va) {
+            let cause = FaultCause::NonCanonical;
+            return Err(PageFault { va, write, cause });
+        }
         if let Some(translation) = cached {
             let cause = if translation.absent {
                 Some(FaultCause::NotPresent)

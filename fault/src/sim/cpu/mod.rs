@@ -36,7 +36,7 @@ use core::fmt;
 use super::machine::Shared;
 use super::memory::FrameTag;
 use super::tlb::{Pcid, Tlb};
-use super::walk::Walk;
+use super::walk::{Walk, is_canonical};
 use crate::shootdown::{CpuId, Generation, SpaceId};
 use crate::sim::hooks;
 
@@ -187,7 +187,7 @@ impl Cpu {
     /// Whether a translation for `va` is cached.
     #[must_use]
     pub fn caches(&self, va: u64) -> bool {
-        self.with_core(|core| core.tlb.lookup(va, core.pcid).is_some())
+        is_canonical(va) && self.with_core(|core| core.tlb.lookup(va, core.pcid).is_some())
     }
 }
 

@@ -5,7 +5,7 @@ use super::Cpu;
 use crate::mutant::Mutant;
 use crate::sim::hooks;
 use crate::sim::machine::Speculation;
-use crate::sim::walk::Progress;
+use crate::sim::walk::{Progress, is_canonical};
 use crate::sync::atomic::Ordering;
 
 /// Instructions of the handler of a non-maskable interrupt. Long enough that others get somewhere meanwhile.
@@ -19,6 +19,9 @@ impl Cpu {
             if self.coin("speculate", config.speculate_one_in) {
                 let page = self.number("page", 4);
                 let va = (self.with_core(|core| core.last_va) & !0xfff).wrapping_add(page << 12);
+                if !is_canonical(va) {
+                    return;
+                }
                 self.enter_window(va);
                 let mut walk = self.begin_walk(va);
                 if config.speculation == Speculation::WithoutAccessed {

@@ -5,6 +5,7 @@ use super::Cpu;
 use crate::shootdown::{Invalidation, Processor, SpaceId};
 use crate::sim::hooks;
 use crate::sim::memory::FrameTag;
+use crate::sim::walk::is_canonical;
 
 impl Cpu {
     /// MOV to CR3: walks begin at the root of `space` from now on. Translations of its PCID are forgotten unless `keep`
@@ -51,8 +52,11 @@ impl Cpu {
         self.with_core(|core| core.space)
     }
 
-    /// INVLPG for the page around `va`, on this CPU only.
+    /// INVLPG for the page around `va`, on this CPU only. Nothing if that is not a canonical address (SDM vol. 2, INVLPG).
     pub fn invalidate_page(&self, va: u64) {
+        if !is_canonical(va) {
+            return;
+        }
         self.invalidate(Invalidation::Pages {
             first: va,
             pages: 1,
