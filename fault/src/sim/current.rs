@@ -83,6 +83,22 @@ struct Running(Rc<Cpu>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.rest();
+        // Nobody's any more: free for the check after the last body has ended.
+        let current = CURRENT.with_borrow_mut(|current| {
+            let mine = |cpu: &mut Rc<Cpu>| Rc::ptr_eq(cpu, &self.0);
+            current.take_if(mine)
+        });
+        drop(current);
+    }
+}
+
+/// What is current while a task has its turn. Between its turns, what was current outside: a task that has come to run on
+/// another CPU, by [`SimMachine::run_on`], finds that one again.
+struct OfTask(RefCell<Option<Rc<Cpu>>>);
+
+impl OfTask {
+    fn exchange(&self) {
+        CURRENT.with(|current| current.swap(&self.0));
     }
 }
 
@@ -146,14 +162,14 @@ impl SimMachine {
             .map(|(n, body)| {
                 let id = CpuId::new(n as u16);
                 let cpu = Rc::new(self.cpu(id)?);
-                // The body owns the CPU, so that it is free again for the check after the last body has ended.
-                let (resumed, running) = (Rc::downgrade(&cpu), Running(cpu));
+                let resumed = Rc::new(OfTask(RefCell::new(Some(Rc::clone(&cpu)))));
+                let (suspended, running) = (Rc::clone(&resumed), Running(cpu));
                 Ok(Task::new(id.to_string(), move || {
                     body(&running.0);
                     drop(running);
                 })
-                .on_resume(move || CURRENT.set(resumed.upgrade()))
-                .on_suspend(|| drop(CURRENT.take())))
+                .on_resume(move || resumed.exchange())
+                .on_suspend(move || suspended.exchange()))
             })
             .collect()
     }

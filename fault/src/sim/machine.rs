@@ -142,7 +142,7 @@ pub enum BuildError {
 /// Where a CPU rests while nothing runs on it, and where others ring.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    /// See [`INTERRUPT`](super::cpu::INTERRUPT).
+    /// See [`INTERRUPT`](super::cpu::interrupts::INTERRUPT).
     pub(crate) attention: AtomicU32,
     /// When the last interrupt arrives, on the modelled clock.
     pub(crate) arrival: AtomicU64,
@@ -324,8 +324,8 @@ impl SimMachine {
             memory,
             config,
         };
-        for seat in &shared.seats {
-            *seat.parked.lock() = Some(Core::new(&shared));
+        for (id, seat) in (0..).map(CpuId::new).zip(&shared.seats) {
+            *seat.parked.lock() = Some(Core::new(&shared, id));
         }
         Ok(SimMachine {
             shared: Arc::new(shared),

@@ -7,6 +7,7 @@ use x86_64::structures::paging::PageTableFlags as Flags;
 use super::entry::{Entry, Level};
 use super::memory::{Memory, OwnedFrame};
 use super::tlb::Pcid;
+use super::walk::is_canonical;
 use crate::mutant::Mutant;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +24,12 @@ pub enum MapError {
         va: u64,
         /// What is there.
         entry: Entry,
+    },
+    /// No CPU can reach it.
+    #[error("{va:#x} is not a canonical address")]
+    NonCanonical {
+        /// The address.
+        va: u64,
     },
 }
 
@@ -46,8 +53,11 @@ impl Space {
         &self.root
     }
 
-    /// The frame of the table of `level` that serves `va`.
+    /// The frame of the table of `level` that serves `va`. What is no address has none.
     fn table(&self, memory: &Memory, va: u64, level: Level) -> Option<u64> {
+        if !is_canonical(va) {
+            return None;
+        }
         let mut table = self.root.number();
         let mut at = Level::Root;
         while at > level {
@@ -63,6 +73,9 @@ impl Space {
     }
 
     fn table_or_new(&self, memory: &Memory, va: u64, level: Level) -> Result<u64, MapError> {
+        if !is_canonical(va) {
+            return Err(MapError::NonCanonical { va });
+        }
         let mut table = self.root.number();
         let mut at = Level::Root;
         while at > level {

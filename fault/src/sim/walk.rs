@@ -10,9 +10,10 @@ use super::memory::{FrameTag, Memory};
 use super::tlb::{Pcid, Structure, Translation};
 use crate::sync::atomic::Ordering;
 
-/// A page fault: why an access had no effect. As in the error code (SDM vol. 3A, 4.7).
+/// A fault: why an access had no effect. A page fault, as in the error code (SDM vol. 3A, 4.7), except for
+/// [`NonCanonical`](FaultCause::NonCanonical).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("page fault at {va:#x}: {cause}, {}", if *.write { "writing" } else { "reading" })]
+#[error("fault at {va:#x}: {cause}, {}", if *.write { "writing" } else { "reading" })]
 pub struct PageFault {
     /// The address.
     pub va: u64,
@@ -31,6 +32,15 @@ pub enum FaultCause {
     Protection,
     /// A present entry has reserved bits set (RSVD = 1).
     Reserved,
+    /// The address is none: its bits 63:47 are not all equal. No page fault at all but a general-protection exception, #GP
+    /// (SDM vol. 1, 3.3.7.1): nothing is looked up.
+    NonCanonical,
+}
+
+/// Whether `va` is an address: bits 63:47 all equal.
+#[inline(always)]
+pub(crate) const fn is_canonical(va: u64) -> bool {
+    ((va << 16) as i64 >> 16) as u64 == va
 }
 
 impl fmt::Display for FaultCause {
@@ -39,6 +49,7 @@ impl fmt::Display for FaultCause {
             FaultCause::NotPresent => "not present",
             FaultCause::Protection => "protection",
             FaultCause::Reserved => "reserved bit set",
+            FaultCause::NonCanonical => "not a canonical address",
         })
     }
 }

@@ -12,6 +12,7 @@ struct Case {
 
 const SUBJECTS: &[(&str, &str)] = &[
     ("not_present", include_str!("not_present.rs")),
+    ("canonical", include_str!("canonical.rs")),
     ("permission", include_str!("permission.rs")),
     ("reserved", include_str!("reserved.rs")),
     ("accessed_dirty", include_str!("accessed_dirty.rs")),
