@@ -16,7 +16,7 @@ fn machine(nmi_one_in: u32) -> SimMachine {
     let machine = SimMachine::new(SimConfig {
         cpus: 2,
         frames: 32,
-        policy: PolicyKind::ConcurrentIpi,
+        policy: PolicyKind::KernelRange,
         tick_every: 0,
         nmi_one_in,
         ..SimConfig::default()
