@@ -17,7 +17,7 @@ use alloc::sync::Arc;
 use core::cell::Cell;
 
 use super::Cpu;
-use crate::shootdown::{CpuId, Invalidation, Processor, SpaceId};
+use crate::shootdown::{CpuId, CpuState, Invalidation, Processor, SpaceId};
 use crate::sim::hooks;
 use crate::sim::machine::Shared;
 use crate::sync::atomic::Ordering;
@@ -111,6 +111,14 @@ impl Cpu {
     }
 
     fn wake(&self) {
+        self.catch_up();
+        // Records that were left for it before it slept need wait no longer for its next tick, if it has any.
+        self.shared.engine.sweep(self);
+        self.take_signals();
+    }
+
+    /// Says that the CPU runs, and forgets whatever it was left out of. Before its first access, whatever wakes it.
+    fn catch_up(&self) {
         let engine = &self.shared.engine;
         let awake = engine.presence(self.id).wake();
         hooks::step("awake", 0);
@@ -123,9 +131,24 @@ impl Cpu {
         if engine.missed_asleep(&awake, space, flushed) {
             self.invalidate(Invalidation::Everything);
         }
-        // Records that were left for it before it slept need wait no longer for its next tick, if it has any.
-        self.shared.engine.sweep(self);
-        self.take_signals();
+    }
+
+    /// Runs `f`, which may access memory, on a CPU that somebody else stands in for: it counts as running meanwhile, and
+    /// has caught up before.
+    pub(super) fn awake_for(&self, f: impl FnOnce()) {
+        if self.seated {
+            return f();
+        }
+        let presence = self.shared.engine.presence(self.id);
+        let (state, _) = presence.state();
+        self.catch_up();
+        f();
+        // Who has chosen it as a target meanwhile rings, and waits for the seat until it is parked again.
+        if state == CpuState::Gone {
+            presence.retire();
+        } else {
+            presence.sleep();
+        }
     }
 }
 

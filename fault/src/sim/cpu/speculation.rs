@@ -55,13 +55,16 @@ impl Cpu {
 
     /// A non-maskable interrupt: its handler may touch anything that is mapped, and a fault is its own affair.
     pub(super) fn perhaps_nmi(&self) {
-        if self.coin("nmi", self.shared.config.nmi_one_in) {
+        if !self.coin("nmi", self.shared.config.nmi_one_in) {
+            return;
+        }
+        self.awake_for(|| {
             for _ in 0..NMI_READS {
                 let _ = self.access(self.with_core(|core| core.last_va), false, |word| {
                     word.load(Ordering::Acquire)
                 });
             }
-        }
+        });
     }
 
     fn coin(&self, what: &'static str, one_in: u32) -> bool {
