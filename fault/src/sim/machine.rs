@@ -324,8 +324,8 @@ impl SimMachine {
             memory,
             config,
         };
-        for (id, seat) in (0..).map(CpuId::new).zip(&shared.seats) {
-            *seat.parked.lock() = Some(Core::new(&shared, id));
+        for (id, seat) in (0..config.cpus).zip(&shared.seats) {
+            *seat.parked.lock() = Some(Core::new(&shared, CpuId::new(id)));
         }
         Ok(SimMachine {
             shared: Arc::new(shared),

@@ -1,7 +1,7 @@
 //! Hazard: one page goes while another CPU uses it. The smallest race there is, in each of the ways in which it can be lost.
 
-use pageless_fault::shootdown::{CpuId, PolicyKind};
-use pageless_fault::sim::{SeatError, SimConfig, Speculation};
+use pageless_fault::shootdown::{CpuId, PolicyKind, SpaceId};
+use pageless_fault::sim::{BuildError, SeatError, SimConfig, SimMachine, Speculation};
 
 use crate::scene::{Role, play};
 
@@ -257,4 +257,25 @@ fn a_sweep_ends_however_rare_ticks_are() {
         ..config(2, PolicyKind::Sweep)
     };
     play(config, MAP_ONE, &[REPLACE, USE]);
+}
+
+#[test]
+fn a_machine_has_as_many_cpus_as_a_set_can_hold_and_no_more() {
+    let config = |cpus| SimConfig {
+        frames: 24,
+        ..config(cpus, PolicyKind::KernelRange)
+    };
+    let machine = SimMachine::new(config(1024)).unwrap();
+    let cpu = machine.cpu(CpuId::new(1023)).unwrap();
+    let frame = machine.alloc().unwrap();
+    machine.map(SpaceId::new(0), 0x1000, frame, true).unwrap();
+    let unmapped = machine.unmap(&cpu, SpaceId::new(0), 0x1000).unwrap();
+    unmapped.free(&machine, &cpu).map_err(|(_, e)| e).unwrap();
+    assert_eq!(machine.counters().received, 1023);
+    for cpus in [0, 1025] {
+        assert_eq!(
+            SimMachine::new(config(cpus)).err(),
+            Some(BuildError::Cpus { cpus })
+        );
+    }
 }
