@@ -32,8 +32,9 @@ use super::grace::{self, Retirement};
 use super::{ChunkState, Generation, SlotId};
 use crate::geometry::ChunkIndex;
 
-/// The most buckets, 8 MiB of them: beyond that, chains grow.
-const BUCKETS_MOST: u64 = 1 << 20;
+/// The most buckets, 256 KiB of them, whatever the budget: a sparse memmap must not pay for a full one. Beyond that, chains grow:
+/// eight nodes for 1 GiB of descriptors in chunks of 4 KiB, which a fault walks in a fraction of its own time.
+const BUCKETS_MOST: u64 = 1 << 15;
 const BUCKETS_LEAST: u64 = 16;
 
 /// Bits of the state in a node's word; the generation is above them.
