@@ -384,6 +384,24 @@ mod tests {
     }
 
     #[test]
+    fn who_has_the_space_loaded() {
+        let generation = SpaceGeneration::new();
+        let cpu = Presence::gone(HERE);
+        let asked = |space| cpu.has_loaded(space, &generation.bump());
+        let all = || [HERE, THERE, SpaceId::EVERY].map(asked);
+
+        assert_eq!(all(), [false, false, false], "gone");
+        let _ = cpu.wake();
+        assert_eq!(all(), [true, false, true], "running here");
+        cpu.sleep();
+        assert_eq!(all(), [true, false, true], "asleep, and woken");
+        let switch = cpu.begin_switch(THERE);
+        assert_eq!(all(), [true, true, true], "switching");
+        cpu.end_switch(switch);
+        assert_eq!(all(), [false, true, true], "running there");
+    }
+
+    #[test]
     fn a_cpu_is_behind_exactly_until_it_has_flushed() {
         let (generation, cpu) = (SpaceGeneration::new(), Presence::running(HERE));
         assert_eq!(cpu.wake().behind(&generation, Generation::ZERO), None);

@@ -62,8 +62,11 @@ pub enum Moment {
     FabricSync,
 }
 
+/// The number of a moment that has none.
+const NOTHING: u64 = u64::MAX;
+
 impl Moment {
-    /// In words, with a number that goes with them.
+    /// In words, with a number that goes with them; `u64::MAX` if none does.
     #[must_use]
     pub fn describe(self) -> (&'static str, u64) {
         let cpu = |cpu: CpuId| u64::from(cpu.get());
@@ -71,16 +74,16 @@ impl Moment {
             Moment::Setup { scanned } => ("begin a shootdown", u64::from(scanned)),
             Moment::Post(target) => ("post to cpu", cpu(target)),
             Moment::Kick { target, .. } => ("interrupt cpu", cpu(target)),
-            Moment::HandlerEntry => ("enter the handler", 0),
-            Moment::Take { .. } => ("take a request", 0),
-            Moment::Acked => ("invalidated", 0),
-            Moment::HandlerExit => ("leave the handler", 0),
-            Moment::Wait => ("wait for answers", 0),
+            Moment::HandlerEntry => ("enter the handler", NOTHING),
+            Moment::Take { .. } => ("take a request", NOTHING),
+            Moment::Acked => ("invalidated", NOTHING),
+            Moment::HandlerExit => ("leave the handler", NOTHING),
+            Moment::Wait => ("wait for answers", NOTHING),
             Moment::AckRead { from, .. } => ("read the answer of cpu", cpu(from)),
-            Moment::Record => ("leave a record", 0),
+            Moment::Record => ("leave a record", NOTHING),
             Moment::Sweep { records } => ("sweep records", u64::from(records)),
-            Moment::FabricPost => ("broadcast", 0),
-            Moment::FabricSync => ("wait for the broadcast", 0),
+            Moment::FabricPost => ("broadcast", NOTHING),
+            Moment::FabricSync => ("wait for the broadcast", NOTHING),
         }
     }
 }

@@ -4,6 +4,9 @@
 #[cfg(feature = "std")]
 use super::schedule::{self, Event};
 
+/// For events that are about nothing in particular.
+pub(crate) const NOTHING: u64 = u64::MAX;
+
 /// Something that others can observe is about to happen: they may act first.
 #[inline]
 pub(crate) fn step(what: &'static str, of: u64) {

@@ -446,7 +446,7 @@ impl SimMachine {
     pub(crate) fn aim_early(&self, cpu: &Cpu, kind: PolicyKind, place: Place) -> Option<CpuSet> {
         Mutant::TargetsBeforeClear.active().then(|| {
             let aimed = self.shared.engine.aim(kind, cpu.id(), place);
-            super::hooks::step("aimed", 0);
+            super::hooks::step("aimed", super::hooks::NOTHING);
             aimed
         })
     }

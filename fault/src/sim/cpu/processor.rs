@@ -24,7 +24,7 @@ impl Processor for Cpu {
         let now = everything.then(|| self.shared.generations());
         if everything && Mutant::ResidencyClearedEarly.active() {
             self.leave_windows();
-            hooks::step("between leaving and flushing", 0);
+            hooks::step("between leaving and flushing", hooks::NOTHING);
             self.perhaps_nmi();
         }
         self.with_core(|core| {

@@ -96,7 +96,7 @@ impl Cpu {
     fn sleep(&self) {
         self.take_signals();
         self.shared.engine.presence(self.id).sleep();
-        hooks::step("asleep", 0);
+        hooks::step("asleep", hooks::NOTHING);
         let seat = &self.shared.seats[usize::from(self.id.get())];
         let mut core = self.core.borrow_mut().take();
         if let Some(core) = &mut core {
@@ -121,7 +121,7 @@ impl Cpu {
     fn catch_up(&self) {
         let engine = &self.shared.engine;
         let awake = engine.presence(self.id).wake();
-        hooks::step("awake", 0);
+        hooks::step("awake", hooks::NOTHING);
         let (space, flushed) = self.with_core(|core| {
             // Handlers that were executed meanwhile have taken their time.
             self.advance_to(core.clock);

@@ -14,6 +14,9 @@ pub struct Event {
 }
 
 impl Event {
+    /// What is done to nothing in particular.
+    pub const NOTHING: u64 = u64::MAX;
+
     /// `what`, done to `of`.
     #[inline]
     #[must_use]
@@ -24,7 +27,10 @@ impl Event {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:#x}", self.what, self.of)
+        match self.of {
+            Event::NOTHING => f.write_str(self.what),
+            of => write!(f, "{} {of:#x}", self.what),
+        }
     }
 }
 
