@@ -97,6 +97,18 @@ fn the_readme_shows_what_comes_out() {
     let (_, told, _) = said(&output);
     assert!(readme.contains(told.trim_end()), "{told}");
 
+    let output = example("memmap_on_sim", &["--seed", "42"]);
+    let (_, told, _) = said(&output);
+    // The first line is the host's, whose kernel may differ.
+    for line in told.trim_end().lines().skip(1) {
+        assert!(readme.contains(line), "{line}");
+    }
+    for policy in ["no-remote", "concurrent-ipi"] {
+        let output = example("stale_hit", &["--policy", policy]);
+        let (_, told, _) = said(&output);
+        assert!(readme.contains(told.trim_end()), "{told}");
+    }
+
     let again = readme.lines().find(|line| line.starts_with("again: "));
     let replay = again.and_then(|line| line.split('\'').nth(1));
     let arguments = ["--policy", "no-remote", "--replay", replay.expect("shown")];
