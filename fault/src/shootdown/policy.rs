@@ -7,7 +7,7 @@
 //! | [`EarlyAck`] | the same | interrupt | entered | entered only |
 //! | [`Coalescing`] | every CPU | interrupt, one full flush for all who asked | ticket | walk-quiescent |
 //! | [`IdleSkip`] | CPUs that run | interrupt; idle ones flush on wake | executed | walk-quiescent |
-//! | [`KernelRange`] | every CPU, idle ones woken | interrupt, always a range or full flush | executed | walk-quiescent |
+//! | [`KernelRange`] | every CPU, idle and gone ones woken | interrupt | executed | walk-quiescent |
 //! | [`Resident`] | CPUs that can have entries | interrupt | executed | walk-quiescent |
 //! | [`LazyPurge`] | nobody, until a purge | one flush of everything for all purged | the purge | walk-quiescent |
 //! | [`Sweep`] | CPUs that run | a record that each reads at its tick | every bit cleared | walk-quiescent |
@@ -206,8 +206,8 @@ macro_rules! policies {
 }
 
 policies! {
-    /// Linux before 2021: flush oneself, interrupt every other CPU, wait until each has flushed. A frame may be used again when
-    /// the last one has acknowledged.
+    /// Linux before 2021: flush oneself, interrupt every other CPU that has the space loaded, wait until each has flushed; the rest compare
+    /// generations when they come back to it. A frame may be used again when the last one has acknowledged.
     SyncIpi "sync-ipi" WalkQuiescent true = Loaded, Interrupt, Executed, true;
     /// Linux since then (4ce94eabac16): the own flush overlaps the others'. A frame may be used again when
     /// the last one has acknowledged.
