@@ -60,6 +60,8 @@ pub struct Place {
 }
 
 /// Shootdowns of one machine.
+///
+/// Every method that takes a CPU panics if the machine has no such CPU.
 #[derive(Debug)]
 pub struct Shootdown {
     stations: Box<[Station]>,
