@@ -203,11 +203,7 @@ impl Shootdown {
     fn targets(&self, plan: &Plan, by: CpuId, place: Place, bumped: &Bumped) -> CpuSet {
         let mut targets = CpuSet::new();
         match plan.targets {
-            Targets::All => {
-                for cpu in self.cpus() {
-                    targets.insert(cpu);
-                }
-            }
+            Targets::All => targets = CpuSet::all(self.stations.len() as u16),
             Targets::Loaded => {
                 for cpu in self.cpus() {
                     if self.presence(cpu).has_loaded(place.space, bumped) {
@@ -480,7 +476,7 @@ impl Shootdown {
             least = Completion::Entered;
         }
         if least == Completion::Entered
-            && (pending.kind == PolicyKind::EarlyReuse || Mutant::ReuseOnEarlyAck.active())
+            && (pending.until == Until::Entered || Mutant::ReuseOnEarlyAck.active())
         {
             return over;
         }

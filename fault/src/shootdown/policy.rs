@@ -124,8 +124,10 @@ pub(crate) enum Delivery {
 /// What must have happened before a shootdown is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
-    Entered,
+    /// Everybody asked has executed it.
     Executed,
+    /// Broken: everybody asked has entered its handler.
+    Entered,
     /// Broken: nothing at all.
     Issued,
     /// Broken: two ticks of the CPU that asks.
@@ -214,7 +216,7 @@ policies! {
     ConcurrentIpi "concurrent-ipi" WalkQuiescent true = Loaded, Interrupt, Executed, false;
     /// The initiator goes on when every target has *entered* its handler. A frame may **not** be used again then: the shootdown is
     /// asked once more, later, whether it has been executed.
-    EarlyAck "early-ack" Entered true = Loaded, Interrupt, Entered, false;
+    EarlyAck "early-ack" Entered true = Loaded, Interrupt, Executed, false;
     /// Initiators take tickets, targets flush everything and so serve all tickets taken before. A frame may be used again when
     /// every CPU has served its ticket.
     Coalescing "coalescing" WalkQuiescent true = All, Ticket, Executed, false;

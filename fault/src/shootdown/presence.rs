@@ -1,6 +1,6 @@
 //! Whether a CPU runs, sleeps, switches address spaces or is gone: who can be left out of a shootdown.
 //!
-//! One word for each CPU, written by that CPU alone, so that its state and the address space it has loaded
+//! One word for each CPU, written by that CPU alone (or, while it sleeps, by whoever has the lock of its seat), so that its state and the address space it has loaded
 //! are read at once:
 //!
 //! | bits 0-1 | state | an initiator may skip it, because |

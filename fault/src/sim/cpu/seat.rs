@@ -175,10 +175,12 @@ impl Drop for Cpu {
             return;
         }
         self.rest();
-        self.shared.engine.presence(self.id).retire();
+        let seat = &self.shared.seats[usize::from(self.id.get())];
+        // Not while somebody stands in for it, who may just have said that it runs. Then it stays asleep, which is as good.
+        if let Some(_parked) = seat.parked.try_lock() {
+            self.shared.engine.presence(self.id).retire();
+        }
         // Release pairs with the Acquire in `claim`.
-        self.shared.seats[usize::from(self.id.get())]
-            .taken
-            .store(false, Ordering::Release);
+        seat.taken.store(false, Ordering::Release);
     }
 }
