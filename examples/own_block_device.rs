@@ -40,7 +40,7 @@ impl<M: FrameAccess> BlockDevice for Inverting<M> {
         }
         match request.op() {
             Op::Read | Op::Write | Op::Flush => Ok(()),
-            Op::Discard | Op::WriteZeroes => Err(BlkError::NotSupported),
+            _ => Err(BlkError::NotSupported),
         }
     }
 }

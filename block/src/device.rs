@@ -3,13 +3,12 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use pageless_pfn::ByteLen;
-use thiserror::Error;
-
 use crate::bio::Bio;
+use crate::limits::LimitError;
 use crate::position::SECTOR_SIZE;
 use crate::request::{Done, QueueId, Request};
 use crate::status::BlkError;
+use pageless_pfn::ByteLen;
 
 /// A block device. Writing one takes two methods; the other two are for devices that finish a
 /// request later than they take it.
@@ -29,8 +28,8 @@ use crate::status::BlkError;
 ///     fn execute(&self, request: &Request) -> Result<(), BlkError> {
 ///         match request.op() {
 ///             Op::Read => request.segments().try_for_each(|s| Ok(self.0.zero_bytes(s)?)),
-///             Op::Discard => Err(BlkError::NotSupported),
 ///             Op::Write | Op::WriteZeroes | Op::Flush => Ok(()),
+///             _ => Err(BlkError::NotSupported),
 ///         }
 ///     }
 /// }
@@ -216,25 +215,4 @@ impl DeviceInfo {
         }
         Ok(())
     }
-}
-
-/// A limit that makes no sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum LimitError {
-    /// Not a power of two from a sector to the longest request.
-    #[error(
-        "a logical block of {len}: must be a power of two, at least a sector, at most a request"
-    )]
-    LogicalBlock {
-        /// The length asked for.
-        len: ByteLen,
-    },
-    /// Less than one logical block.
-    #[error("requests of at most {len} hold no logical block of {logical_block}")]
-    MaxRequest {
-        /// The length asked for.
-        len: ByteLen,
-        /// The device's logical block.
-        logical_block: ByteLen,
-    },
 }

@@ -62,14 +62,19 @@ extern crate alloc;
 
 mod access;
 mod bio;
+mod clock;
 mod copy;
 mod counters;
 mod dev;
 mod device;
+mod flags;
 #[cfg(feature = "std")]
 mod frames;
+mod limits;
+mod observe;
 mod op;
 mod position;
+mod priority;
 mod queue;
 mod request;
 mod status;
@@ -77,20 +82,27 @@ mod submit;
 
 pub use access::{AccessError, FrameAccess, copy_frames};
 pub use bio::Bio;
+#[cfg(feature = "std")]
+pub use clock::MonotonicClock;
+pub use clock::{Clock, ManualClock, Nanos};
 pub use copy::Span;
 pub use counters::QueueCounters;
 pub use dev::null::NullDevice;
 #[cfg(feature = "std")]
 pub use dev::pmem::{BeyondDevice, Pmem};
-pub use device::{BlockDevice, DeviceInfo, LimitError};
+pub use device::{BlockDevice, DeviceInfo};
+pub use flags::BioFlags;
 #[cfg(feature = "std")]
 pub use frames::{
     mapping::MapError,
     pmem::{LayoutError, MapPolicy, PmemFrames, PmemOpenError},
     ram::{RamError, RamFrames},
 };
+pub use limits::{AtomicLimits, Features, LimitError, Limits, ZoneLimits};
+pub use observe::event::{Action, Event, Probe};
 pub use op::{Op, UnknownOp};
 pub use position::{BytePos, SECTOR_SIZE, Sector};
+pub use priority::{Priority, PriorityClass, PriorityError};
 pub use queue::{MAX_DEPTH, Queue, QueueError};
 pub use request::{Done, QueueId, Request, Segments, Tag};
 pub use status::BlkError;

@@ -232,6 +232,7 @@ impl<D: BlockDevice> Queue<D> {
             Op::Flush => counters.flushes += u64::from(result.is_ok()),
             Op::Discard => counters.bytes_discarded += succeeded,
             Op::WriteZeroes => counters.bytes_zeroed += succeeded,
+            _ => {}
         }
         let done = ByteLen::new(succeeded);
         self.finished

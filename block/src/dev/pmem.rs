@@ -7,8 +7,9 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::access::{FrameAccess, copy_frames};
-use crate::device::{BlockDevice, DeviceInfo, LimitError};
+use crate::device::{BlockDevice, DeviceInfo};
 use crate::frames::pmem::{LayoutError, PmemFrames};
+use crate::limits::LimitError;
 use crate::op::Op;
 use crate::position::BytePos;
 use crate::request::Request;
@@ -211,6 +212,7 @@ impl<M: FrameAccess> BlockDevice for Pmem<M> {
                 }
                 Ok(self.frames.zero_bytes(self.own(at, len)?)?)
             }
+            _ => Err(BlkError::NotSupported),
         }
     }
 }

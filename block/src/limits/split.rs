@@ -1,0 +1,1 @@
+//! Where a bio must be cut so that its pieces are within a device's limits.
