@@ -448,11 +448,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
         let (result, mut left) = (inner.result, inner.done);
         while inner.bios.len() > 1 {
-            // Merged: each gets its share of what is done.
+            // Merged: each gets its share of what is done, and those that are done have not failed.
             let bio = inner.bios.remove(0);
-            left = self.settle_bio(bio, result, left);
+            let share = if left < bio.len { result } else { Ok(()) };
+            left = self.settle_bio(bio, share, left);
         }
         if let Some(bio) = inner.bios.pop() {
+            // A driver may fail after the last byte; somebody must hear of it.
             self.settle_bio(bio, result, left);
         }
         self.requests.push(inner);
@@ -466,8 +468,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         left: u64,
     ) -> u64 {
         let done = left.min(bio.len);
-        let whole = done == bio.len && bio.len != 0;
-        bio.result = if whole { Ok(()) } else { result };
+        bio.result = result;
         bio.done = done;
         let pool = &mut self.pool;
         if let Some(bio) = finish(bio, &self.home, |part| pool.put_inner(part)) {
