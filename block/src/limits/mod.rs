@@ -13,6 +13,7 @@ pub(crate) mod segments;
     expect(dead_code, reason = "the request path is about to use it")
 )]
 pub(crate) mod split;
+pub(crate) mod stack;
 
 use bitflags::bitflags;
 use pageless_pfn::ByteLen;
