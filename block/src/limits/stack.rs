@@ -60,14 +60,11 @@ impl Limits {
         limits.capacity = capacity;
         // A multiple of the common divisor above is one below, and every multiple below is met.
         limits.chunk = below.chunk.map(|chunk| common(chunk, start.get()));
+        // A unit above is one below. Then no boundary is straddled either, wherever it lies above: a
+        // unit is a power of two long, as a boundary is, and begins at a multiple of its length.
         limits.atomic = below.atomic.and_then(|atomic| {
-            let boundary = atomic
-                .boundary
-                .map(|boundary| boundary.min(alignment_of(start.get())));
-            let max = atomic.unit_max.min(alignment_of(start.get()));
             whole_atoms(AtomicLimits {
-                unit_max: max,
-                boundary,
+                unit_max: atomic.unit_max.min(alignment_of(start.get())),
                 ..atomic
             })
         });
@@ -187,11 +184,7 @@ const fn power_below(len: ByteLen) -> ByteLen {
 }
 
 /// Those units, if there is one.
-fn whole_atoms(mut atomic: AtomicLimits) -> Option<AtomicLimits> {
-    // What is longer than the boundary straddles it, wherever it begins.
-    if let Some(boundary) = atomic.boundary {
-        atomic.unit_max = atomic.unit_max.min(boundary);
-    }
+fn whole_atoms(atomic: AtomicLimits) -> Option<AtomicLimits> {
     (atomic.unit_min <= atomic.unit_max).then_some(atomic)
 }
 

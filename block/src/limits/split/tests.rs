@@ -107,6 +107,19 @@ fn a_gap_in_the_device_s_view_ends_a_piece() {
 }
 
 #[test]
+fn the_last_segment_of_a_piece_may_end_anywhere() {
+    let mut limits = unlimited();
+    limits.virt_boundary = Some(ByteLen::new(4096));
+    limits.max_segment = ByteLen::new(4096);
+    let memory = [plain(0x1800, 0x3000)];
+    // Were there another one, the first would end at the boundary, after 2 KiB.
+    limits.max_segments = 1;
+    assert_eq!(limits.cut(&shape(Op::Read, 0, &memory)), after(0x1000));
+    limits.max_segments = 2;
+    assert_eq!(limits.cut(&shape(Op::Read, 0, &memory)), after(0x1800));
+}
+
+#[test]
 fn chunks_are_not_straddled_and_need_not_be_powers_of_two() {
     let mut limits = unlimited();
     limits.chunk = Some(ByteLen::new(3 * 512));

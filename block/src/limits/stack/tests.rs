@@ -232,7 +232,7 @@ fn some_disk() -> impl Strategy<Value = Limits> {
         })
 }
 
-/// A bio of whole 4 KiB... or less: whatever `limits` call a block.
+/// A bio of whole blocks.
 fn some_bio(
     limits: &Limits,
 ) -> impl Strategy<Value = (Op, BioFlags, u64, Vec<PhysSegment>)> + use<> {
@@ -250,7 +250,16 @@ fn some_bio(
         (0..40_u64).prop_map(move |blocks| blocks * block),
         some_memory(limits),
     )
-        .prop_map(|((op, flags), position, memory)| (op, flags, position, memory))
+        .prop_map(|((op, flags), position, mut memory)| {
+            if !flags.contains(BioFlags::ATOMIC) {
+                return (op, flags, position, memory);
+            }
+            // One that has a chance: of a power of two, at a multiple of it.
+            let first = memory.swap_remove(0);
+            let len = 1 << first.len().get().ilog2();
+            let memory = first.slice(ByteLen::ZERO, bytes(len)).into_iter().collect();
+            (op, flags, position / len * len, memory)
+        })
 }
 
 /// A stacked device, the two below, and where its parts begin on them.
