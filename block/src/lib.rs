@@ -126,5 +126,6 @@ pub use request::merge::{Incoming, Merge};
 pub use request::nested::carry_out;
 pub use request::{Done, QueueId, Request, Tag};
 pub use sched::Elevator;
+pub use sched::mq_deadline::{DeadlineSettings, MqDeadline};
 pub use status::{BlkError, Failure};
 pub use submit::{SubmitError, submit_sync};
