@@ -1,9 +1,5 @@
 //! What a device can do, and in what portions.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the request path is about to use it")
-)]
 pub(crate) mod merge;
 #[cfg(test)]
 mod model;

@@ -85,11 +85,6 @@ impl Cutter {
         &self.limits
     }
 
-    /// What the device wants of segments.
-    pub(super) const fn rules(&self) -> SegmentRules {
-        self.rules
-    }
-
     /// Which part of a bio the device takes in one request.
     ///
     /// Memory that is not aligned as the device needs it is refused wherever in the bio it lies. A
