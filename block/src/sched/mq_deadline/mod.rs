@@ -12,7 +12,7 @@ use crate::priority::{Priority, PriorityClass};
 use crate::request::Request;
 use crate::request::merge::{Incoming, Merge};
 use crate::sched::Elevator;
-use store::{Handle, Place, Store};
+use store::{Found, Handle, Place, Store};
 
 /// What can be set about [`MqDeadline`]: Linux's knobs with Linux's defaults.
 ///
@@ -157,21 +157,21 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 /// The directions of a class: reads, and everything that changes the device.
-const READ: usize = 0;
-const WRITE: usize = 1;
+const READ: u8 = 0;
+const WRITE: u8 = 1;
 
 /// The classes in the order in which they go: real time, best effort, idle.
-const CLASSES: usize = 3;
+const CLASSES: u8 = 3;
 
 /// A lane for each class and direction.
-const LANES: usize = CLASSES * 2;
+const LANES: usize = CLASSES as usize * 2;
 
-const fn lane(class: usize, direction: usize) -> usize {
+const fn lane(class: u8, direction: u8) -> u8 {
     class * 2 + direction
 }
 
 /// The lane of a request. A priority that was never set is best effort.
-const fn lane_of(op: Op, priority: Priority) -> usize {
+const fn lane_of(op: Op, priority: Priority) -> u8 {
     let class = match priority.class() {
         PriorityClass::RealTime => 0,
         PriorityClass::None | PriorityClass::BestEffort => 1,
@@ -180,12 +180,17 @@ const fn lane_of(op: Op, priority: Priority) -> usize {
     lane(class, if op.is_write() { WRITE } else { READ })
 }
 
+/// The class of a lane, whose number came out of a set of bits.
+const fn lane_class(lane: u32) -> u8 {
+    lane as u8 / 2
+}
+
 /// Who goes next, and what follows from it.
 #[derive(Clone, Copy, Debug)]
 struct Choice {
-    handle: Handle,
+    found: Found,
     /// The direction of the batch that it begins; none if it goes on with the present one.
-    begins: Option<usize>,
+    begins: Option<u8>,
     /// How many batches of reads went before waiting writes, with this one.
     starved: u32,
 }
@@ -202,7 +207,7 @@ struct Deadline<R> {
     /// Where the last request of each lane began.
     latest: [u64; LANES],
     /// The direction of the present batch, shared by all classes.
-    direction: usize,
+    direction: u8,
     /// How many requests went in the present batch. More than there can be before the first one.
     batching: u32,
     /// How many batches of reads went while writes waited.
@@ -233,34 +238,33 @@ impl<R> Deadline<R> {
     #[inline]
     fn dispatch(&mut self, now: Nanos) -> Option<R> {
         let choice = self.choose(now)?;
-        let place = self.requests.place(choice.handle);
+        let place = self.requests.place(choice.found.handle);
         if let Some(direction) = choice.begins {
             self.direction = direction;
             self.batching = 0;
             self.starved = choice.starved;
         }
         self.batching = self.batching.saturating_add(1);
-        self.latest[place.lane] = place.position;
-        self.requests.remove(choice.handle)
+        self.latest[usize::from(place.lane)] = place.position;
+        self.requests.remove(choice.found)
     }
 
     #[inline]
     fn choose(&self, now: Nanos) -> Option<Choice> {
-        if self.requests.len() == 0 {
+        let occupied = self.requests.occupied();
+        if occupied == 0 {
             return None;
         }
-        let waits = |class| {
-            !self.requests.is_empty(lane(class, READ))
-                || !self.requests.is_empty(lane(class, WRITE))
-        };
-        let first = (0..CLASSES).find(|&class| waits(class))?;
+        let first = lane_class(occupied.trailing_zeros());
+        let last = lane_class(occupied.ilog2());
         // Those that were passed over for too long go before those of higher classes.
-        for class in first + 1..CLASSES {
-            let overdue = now.get().checked_sub(self.aging);
-            if let Some(overdue) = overdue.filter(|_| waits(class))
-                && let Some(choice) = self.choose_in(class, Nanos::new(overdue), now)
-            {
-                return Some(choice);
+        if first != last
+            && let Some(overdue) = now.get().checked_sub(self.aging)
+        {
+            for class in first + 1..=last {
+                if let Some(choice) = self.choose_in(class, Nanos::new(overdue), now) {
+                    return Some(choice);
+                }
             }
         }
         // The end of time: whenever they came.
@@ -269,19 +273,19 @@ impl<R> Deadline<R> {
 
     /// The next one of a class among those that came no later than `latest`.
     #[inline]
-    fn choose_in(&self, class: usize, latest: Nanos, now: Nanos) -> Option<Choice> {
-        let may_go = |handle: &Handle| self.requests.since(*handle) <= latest;
+    fn choose_in(&self, class: u8, latest: Nanos, now: Nanos) -> Option<Choice> {
+        let may_go = |found: &Found| self.requests.since(found.handle) <= latest;
         let next = |direction| {
             let lane = lane(class, direction);
             self.requests
-                .first_from(lane, self.latest[lane])
+                .first_from(lane, self.latest[usize::from(lane)])
                 .filter(may_go)
         };
         if self.batching < self.fifo_batch
-            && let Some(handle) = next(self.direction)
+            && let Some(found) = next(self.direction)
         {
             return Some(Choice {
-                handle,
+                found,
                 begins: None,
                 starved: self.starved,
             });
@@ -295,26 +299,26 @@ impl<R> Deadline<R> {
             }
             (_, Some(write)) => (write, WRITE, 0),
         };
-        let waited = now.since(self.requests.since(oldest));
-        let handle = if waited >= self.expire[direction] {
+        let waited = now.since(self.requests.since(oldest.handle));
+        let found = if waited >= self.expire[usize::from(direction)] {
             oldest
         } else {
             next(direction).unwrap_or(oldest)
         };
         Some(Choice {
-            handle,
+            found,
             begins: Some(direction),
             starved,
         })
     }
 
     /// A request that could go on with what begins at `position`.
-    fn ending_at(&self, lane: usize, position: u64) -> Option<Handle> {
+    fn ending_at(&self, lane: u8, position: u64) -> Option<Handle> {
         self.requests.ending_at(lane, position)
     }
 
     /// A request before which what ends at `end` could go.
-    fn starting_at(&self, lane: usize, end: u64) -> Option<Handle> {
+    fn starting_at(&self, lane: u8, end: u64) -> Option<Handle> {
         if !self.front_merges {
             return None;
         }

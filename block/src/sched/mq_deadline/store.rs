@@ -34,11 +34,19 @@ impl Handle {
     }
 }
 
+/// A request that was looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) handle: Handle,
+    /// Where in its lane's order it was; good until something comes or goes.
+    at: Option<usize>,
+}
+
 /// What a request is filed under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// In which lane it waits.
-    pub(super) lane: usize,
+    pub(super) lane: u8,
     /// Its first byte.
     pub(super) position: u64,
     /// The first byte after it.
@@ -90,6 +98,8 @@ pub(super) struct Store<R, const LANES: usize> {
     free: u32,
     len: usize,
     next_order: u32,
+    /// A bit for each lane that has requests.
+    occupied: u8,
 }
 
 impl<R, const LANES: usize> Store<R, LANES> {
@@ -112,6 +122,7 @@ impl<R, const LANES: usize> Store<R, LANES> {
             free: NOBODY,
             len: 0,
             next_order: 0,
+            occupied: 0,
         }
     }
 
@@ -120,10 +131,10 @@ impl<R, const LANES: usize> Store<R, LANES> {
         self.len
     }
 
-    /// Whether a lane has none.
+    /// A bit for each lane that has requests.
     #[inline]
-    pub(super) fn is_empty(&self, lane: usize) -> bool {
-        self.lanes[lane].oldest == NOBODY
+    pub(super) const fn occupied(&self) -> u8 {
+        self.occupied
     }
 
     /// Takes a request in as the youngest of its lane; gives it back if there are 2^32 - 1 already.
@@ -141,10 +152,14 @@ impl<R, const LANES: usize> Store<R, LANES> {
         };
         let order = self.next_order;
         self.next_order = order.wrapping_add(1);
-        let older = core::mem::replace(&mut self.lanes[place.lane].youngest, slot.0);
+        let lane = &mut self.lanes[usize::from(place.lane)];
+        let older = core::mem::replace(&mut lane.youngest, slot.0);
         match Handle::of(older) {
             Some(older) => self.slots[older.index()].younger = slot.0,
-            None => self.lanes[place.lane].oldest = slot.0,
+            None => {
+                lane.oldest = slot.0;
+                self.occupied |= 1 << place.lane;
+            }
         }
         self.slots[slot.index()] = Slot {
             item: Some(item),
@@ -196,20 +211,32 @@ impl<R, const LANES: usize> Store<R, LANES> {
 
     /// Takes a request out.
     #[inline]
-    pub(super) fn remove(&mut self, handle: Handle) -> Option<R> {
-        self.sort_out(handle);
+    pub(super) fn remove(&mut self, found: Found) -> Option<R> {
+        let handle = found.handle;
+        let lane = self.place(handle).lane;
+        let sorted = &mut self.lanes[usize::from(lane)].sorted;
+        match found.at.and_then(|at| sorted.get(at)) {
+            Some(key) if key.slot == handle.0 => {
+                sorted.remove(found.at.unwrap_or_default());
+            }
+            _ => self.sort_out(handle),
+        }
         self.unfile(handle);
         let slot = &mut self.slots[handle.index()];
         let item = slot.item.take();
-        let (older, younger, lane) = (slot.older, slot.younger, slot.place.lane);
+        let (older, younger) = (slot.older, slot.younger);
         slot.younger = core::mem::replace(&mut self.free, handle.0);
+        let lane_of = &mut self.lanes[usize::from(lane)];
         match Handle::of(older) {
             Some(older) => self.slots[older.index()].younger = younger,
-            None => self.lanes[lane].oldest = younger,
+            None => lane_of.oldest = younger,
         }
         match Handle::of(younger) {
             Some(younger) => self.slots[younger.index()].older = older,
-            None => self.lanes[lane].youngest = older,
+            None => lane_of.youngest = older,
+        }
+        if lane_of.oldest == NOBODY {
+            self.occupied &= !(1 << lane);
         }
         self.len -= 1;
         item
@@ -217,27 +244,32 @@ impl<R, const LANES: usize> Store<R, LANES> {
 
     /// The request that has been in its lane for longest.
     #[inline]
-    pub(super) fn oldest(&self, lane: usize) -> Option<Handle> {
-        Handle::of(self.lanes[lane].oldest)
+    pub(super) fn oldest(&self, lane: u8) -> Option<Found> {
+        let handle = Handle::of(self.lanes[usize::from(lane)].oldest)?;
+        Some(Found { handle, at: None })
     }
 
     /// The first request of a lane that begins at `position` or after.
     #[inline]
-    pub(super) fn first_from(&self, lane: usize, position: u64) -> Option<Handle> {
-        let sorted = &self.lanes[lane].sorted;
+    pub(super) fn first_from(&self, lane: u8, position: u64) -> Option<Found> {
+        let sorted = &self.lanes[usize::from(lane)].sorted;
         let at = sorted.partition_point(|key| key.position < position);
-        sorted.get(at).map(|key| Handle(key.slot))
+        let handle = Handle(sorted.get(at)?.slot);
+        Some(Found {
+            handle,
+            at: Some(at),
+        })
     }
 
     /// The request of a lane that begins exactly there; the first one that came, if there are several.
-    pub(super) fn starting_at(&self, lane: usize, position: u64) -> Option<Handle> {
-        self.first_from(lane, position)
-            .filter(|found| self.place(*found).position == position)
+    pub(super) fn starting_at(&self, lane: u8, position: u64) -> Option<Handle> {
+        let found = self.first_from(lane, position)?;
+        (self.place(found.handle).position == position).then_some(found.handle)
     }
 
     /// A request of a lane that may grow and ends exactly there; the last one to have done so, if there
     /// are several.
-    pub(super) fn ending_at(&self, lane: usize, end: u64) -> Option<Handle> {
+    pub(super) fn ending_at(&self, lane: u8, end: u64) -> Option<Handle> {
         let mut next = self.buckets[self.bucket(end)];
         while let Some(handle) = Handle::of(next) {
             let slot = &self.slots[handle.index()];
@@ -293,7 +325,7 @@ impl<R, const LANES: usize> Store<R, LANES> {
     #[inline]
     fn sort_in(&mut self, handle: Handle) {
         let key = self.key(handle);
-        let sorted = &mut self.lanes[self.slots[handle.index()].place.lane].sorted;
+        let sorted = &mut self.lanes[usize::from(self.place(handle).lane)].sorted;
         // Sequential I/O comes in order.
         if sorted.back().is_none_or(|last| *last < key) {
             sorted.push_back(key);
@@ -306,7 +338,7 @@ impl<R, const LANES: usize> Store<R, LANES> {
     #[inline]
     fn sort_out(&mut self, handle: Handle) {
         let key = self.key(handle);
-        let sorted = &mut self.lanes[self.slots[handle.index()].place.lane].sorted;
+        let sorted = &mut self.lanes[usize::from(self.place(handle).lane)].sorted;
         if let Ok(at) = sorted.binary_search(&key) {
             sorted.remove(at);
         }
@@ -370,7 +402,7 @@ impl<R, const LANES: usize> Store<R, LANES> {
                     slot.item.is_some(),
                     "slot {next} is free and in lane {number}"
                 );
-                assert_eq!((slot.place.lane, slot.older), (number, older));
+                assert_eq!((usize::from(slot.place.lane), slot.older), (number, older));
                 assert!(lane.sorted.contains(&self.key(handle)));
                 let mut bucket = self.buckets[self.bucket(slot.place.end)];
                 let mut filed = 0;
@@ -384,6 +416,7 @@ impl<R, const LANES: usize> Store<R, LANES> {
             }
             assert_eq!(older, lane.youngest);
             assert_eq!(aged.len(), lane.sorted.len());
+            assert_eq!(self.occupied >> number & 1 == 1, !aged.is_empty());
             seen += aged.len();
         }
         assert_eq!(seen, self.len);

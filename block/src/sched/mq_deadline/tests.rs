@@ -12,9 +12,9 @@ use crate::flags::BioFlags;
 use crate::position::Sector;
 use crate::request;
 
-const RT: usize = 0;
-const BE: usize = 1;
-const IDLE: usize = 2;
+const RT: u8 = 0;
+const BE: u8 = 1;
+const IDLE: u8 = 2;
 
 fn ms(millis: u64) -> Nanos {
     Nanos::new(millis * 1_000_000)
@@ -38,7 +38,7 @@ impl Bench {
         }
     }
 
-    fn add(&mut self, number: u32, class: usize, direction: usize, position: u64) {
+    fn add(&mut self, number: u32, class: u8, direction: u8, position: u64) {
         let place = Place {
             lane: lane(class, direction),
             position,
@@ -362,8 +362,8 @@ fn nothing_grows_once_it_has_gone() {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     number: u32,
-    class: usize,
-    direction: usize,
+    class: u8,
+    direction: u8,
     position: u64,
     end: u64,
     mergeable: bool,
@@ -378,26 +378,26 @@ struct Oracle {
     settings: DeadlineSettings,
     waiting: Vec<Waiting>,
     changes: u64,
-    latest: [[u64; 2]; CLASSES],
-    direction: usize,
+    latest: [[u64; 2]; CLASSES as usize],
+    direction: u8,
     batching: u32,
     starved: u32,
 }
 
 impl Oracle {
-    fn lane(&self, class: usize, direction: usize) -> impl Iterator<Item = &Waiting> {
+    fn lane(&self, class: u8, direction: u8) -> impl Iterator<Item = &Waiting> {
         let of_lane = move |one: &&Waiting| one.class == class && one.direction == direction;
         self.waiting.iter().filter(of_lane)
     }
 
-    fn further_on(&self, class: usize, direction: usize) -> Option<Waiting> {
+    fn further_on(&self, class: u8, direction: u8) -> Option<Waiting> {
         self.lane(class, direction)
-            .filter(|one| one.position >= self.latest[class][direction])
+            .filter(|one| one.position >= self.latest[usize::from(class)][usize::from(direction)])
             .min_by_key(|one| (one.position, one.came))
             .copied()
     }
 
-    fn oldest(&self, class: usize, direction: usize) -> Option<Waiting> {
+    fn oldest(&self, class: u8, direction: u8) -> Option<Waiting> {
         self.lane(class, direction)
             .min_by_key(|one| one.came)
             .copied()
@@ -405,13 +405,13 @@ impl Oracle {
 
     fn take(&mut self, one: Waiting) -> u32 {
         self.waiting.retain(|other| other.came != one.came);
-        self.latest[one.class][one.direction] = one.position;
+        self.latest[usize::from(one.class)][usize::from(one.direction)] = one.position;
         self.batching += 1;
         one.number
     }
 
     /// The next of a class among those that came by `by`, if it is to be there.
-    fn of_class(&mut self, class: usize, now: u64, by: u64) -> Option<u32> {
+    fn of_class(&mut self, class: u8, now: u64, by: u64) -> Option<u32> {
         if self.batching < self.settings.fifo_batch
             && let Some(one) = self.further_on(class, self.direction)
             && one.since <= by
@@ -431,8 +431,9 @@ impl Oracle {
             self.starved += u32::from(writes.is_some());
             READ
         };
-        let oldest = [reads, writes][direction]?;
-        let expire = [self.settings.read_expire, self.settings.write_expire][direction];
+        let oldest = [reads, writes][usize::from(direction)]?;
+        let expire =
+            [self.settings.read_expire, self.settings.write_expire][usize::from(direction)];
         let overdue = u128::from(now - oldest.since) >= expire.as_nanos();
         let one = match self.further_on(class, direction) {
             Some(one) if !overdue && one.since <= by => one,
@@ -444,7 +445,7 @@ impl Oracle {
     }
 
     fn dispatch(&mut self, now: u64) -> Option<u32> {
-        let waits: Vec<usize> = (0..CLASSES)
+        let waits: Vec<u8> = (0..CLASSES)
             .filter(|class| self.waiting.iter().any(|one| one.class == *class))
             .collect();
         let (&first, lower) = waits.split_first()?;
@@ -459,14 +460,14 @@ impl Oracle {
         self.of_class(first, now, u64::MAX)
     }
 
-    fn ending_at(&mut self, lane: usize, end: u64) -> Option<&mut Waiting> {
+    fn ending_at(&mut self, lane: u8, end: u64) -> Option<&mut Waiting> {
         self.waiting
             .iter_mut()
             .filter(|one| one.class * 2 + one.direction == lane && one.mergeable && one.end == end)
             .max_by_key(|one| one.ended)
     }
 
-    fn starting_at(&mut self, lane: usize, position: u64) -> Option<&mut Waiting> {
+    fn starting_at(&mut self, lane: u8, position: u64) -> Option<&mut Waiting> {
         self.waiting
             .iter_mut()
             .filter(|one| one.class * 2 + one.direction == lane && one.position == position)
@@ -476,22 +477,22 @@ impl Oracle {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Insert(usize, usize, u64, u64, bool),
+    Insert(u8, u8, u64, u64, bool),
     Dispatch,
     Wait(u64),
-    Grow(usize, u64, u64),
+    Grow(u8, u64, u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..CLASSES, 0..2_usize, 0..24_u64, 1..4_u64, any::<bool>())
+        8 => (0..CLASSES, 0..2_u8, 0..24_u64, 1..4_u64, any::<bool>())
             .prop_map(|(class, direction, at, len, mergeable)| {
                 Step::Insert(class, direction, at * 512, len * 512, mergeable)
             }),
         8 => Just(Step::Dispatch),
         3 => (0..600_u64).prop_map(Step::Wait),
         1 => (0..12_000_u64).prop_map(Step::Wait),
-        4 => (0..LANES, 0..24_u64, 1..4_u64)
+        4 => (0..LANES as u8, 0..24_u64, 1..4_u64)
             .prop_map(|(lane, at, len)| Step::Grow(lane, at * 512, len * 512)),
     ]
 }
@@ -522,7 +523,7 @@ proptest! {
             settings,
             waiting: Vec::new(),
             changes: 0,
-            latest: [[0; 2]; CLASSES],
+            latest: [[0; 2]; CLASSES as usize],
             direction: READ,
             batching: u32::MAX,
             starved: 0,
