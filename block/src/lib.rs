@@ -111,6 +111,7 @@ pub use frames::{
     ram::{RamError, RamFrames},
 };
 pub use limits::segments::{DeviceSegments, device_segments};
+pub use limits::stack::StackError;
 pub use limits::{AtomicLimits, Features, LimitError, Limits, ZoneLimits};
 pub use observe::event::{Action, Event, Probe};
 pub use op::{Op, UnknownOp};
@@ -125,5 +126,6 @@ pub use request::merge::{Incoming, Merge};
 pub use request::nested::carry_out;
 pub use request::{Done, QueueId, Request, Tag};
 pub use sched::Elevator;
+pub use sched::mq_deadline::{DeadlineSettings, MqDeadline};
 pub use status::{BlkError, Failure};
 pub use submit::{SubmitError, submit_sync};

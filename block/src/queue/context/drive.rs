@@ -159,6 +159,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.context = self.number;
         inner.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
         inner.len = bio.len;
+        inner.device_segments = None;
         inner.result = Ok(());
         inner.done = 0;
         if self.queue.clock.is_some() {
