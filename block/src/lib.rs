@@ -99,7 +99,14 @@ pub use frames::{
     ram::{RamError, RamFrames},
 };
 pub use limits::{AtomicLimits, Features, LimitError, Limits, ZoneLimits};
+#[cfg(feature = "std")]
+pub use observe::blktrace::file::{BlkTrace, BlkTraceCreateError, BlkTraceWriteError};
+pub use observe::blktrace::{
+    DeviceNumber, DeviceNumberError, TraceReadError, TraceRecord, TraceRecords, TraceSource,
+};
+pub use observe::counts::EventCounts;
 pub use observe::event::{Action, Event, Probe};
+pub use observe::rwbs::Rwbs;
 pub use op::{Op, UnknownOp};
 pub use position::{BytePos, SECTOR_SIZE, Sector};
 pub use priority::{Priority, PriorityClass, PriorityError};
