@@ -106,7 +106,11 @@ pub use observe::blktrace::{
 };
 pub use observe::counts::EventCounts;
 pub use observe::event::{Action, Event, Probe};
+#[cfg(feature = "tracing")]
+pub use observe::events::TracingProbe;
+pub use observe::histogram::{Bucket, Histogram, OpHistograms};
 pub use observe::rwbs::Rwbs;
+pub use observe::stat::{DiskStat, StatCounters};
 pub use op::{Op, UnknownOp};
 pub use position::{BytePos, SECTOR_SIZE, Sector};
 pub use priority::{Priority, PriorityClass, PriorityError};
