@@ -250,12 +250,12 @@ impl Output {
     }
 
     fn put(&mut self, record: &TraceRecord) {
+        if self.buffer.len() + TraceRecord::MAX > BUFFER {
+            self.flush();
+        }
         if self.failure.is_some() {
             self.lost += 1;
             return;
-        }
-        if self.buffer.len() + TraceRecord::MAX > BUFFER {
-            self.flush();
         }
         let mut bytes = [0; TraceRecord::MAX];
         let len = record.encode(&mut bytes);
