@@ -98,6 +98,7 @@ pub use frames::{
     pmem::{LayoutError, MapPolicy, PmemFrames, PmemOpenError},
     ram::{RamError, RamFrames},
 };
+pub use limits::segments::{DeviceSegments, device_segments};
 pub use limits::{AtomicLimits, Features, LimitError, Limits, ZoneLimits};
 #[cfg(feature = "std")]
 pub use observe::blktrace::file::{BlkTrace, BlkTraceCreateError, BlkTraceWriteError};

@@ -1,5 +1,10 @@
 //! What a device can do, and in what portions.
 
+pub(crate) mod segments;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the request path is about to use it")
+)]
 pub(crate) mod split;
 
 use bitflags::bitflags;
@@ -178,14 +183,15 @@ impl Limits {
             true => Ok(()),
             false => Err(LimitError::PowerOfTwo { what, len }),
         };
-        let blocks = |what, len: ByteLen| match len.get() >= block && len.get() % block == 0 {
-            true => Ok(()),
-            false => Err(LimitError::Blocks {
-                what,
-                len,
-                logical_block: self.logical_block,
-            }),
-        };
+        let blocks =
+            |what, len: ByteLen| match len.get() >= block && len.get().is_multiple_of(block) {
+                true => Ok(()),
+                false => Err(LimitError::Blocks {
+                    what,
+                    len,
+                    logical_block: self.logical_block,
+                }),
+            };
         power("logical_block", self.logical_block)?;
         if block < SECTOR_SIZE {
             return Err(LimitError::LogicalBlock {
@@ -225,6 +231,21 @@ impl Limits {
         ] {
             if let Some(len) = len {
                 power(what, len)?;
+            }
+        }
+        for (what, len) in [
+            ("max_request", Some(self.max_request)),
+            ("max_segment", Some(self.max_segment)),
+            ("segment_boundary", self.segment_boundary),
+        ] {
+            if let Some(len) = len
+                && len < self.dma_alignment
+            {
+                return Err(LimitError::DmaAlignment {
+                    what,
+                    len,
+                    dma_alignment: self.dma_alignment,
+                });
             }
         }
         if let Some(chunk) = self.chunk {
@@ -318,6 +339,16 @@ pub enum LimitError {
         len: ByteLen,
         /// The device's logical block.
         logical_block: ByteLen,
+    },
+    /// No segment of this length is aligned.
+    #[error("{what} is {len}: too short for memory that must be aligned to {dma_alignment}")]
+    DmaAlignment {
+        /// Which limit.
+        what: &'static str,
+        /// What it is.
+        len: ByteLen,
+        /// The device's alignment.
+        dma_alignment: ByteLen,
     },
     /// Zones and the feature that announces them come together or not at all.
     #[error("zones without the feature ZONED, or the feature without zones")]
