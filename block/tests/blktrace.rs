@@ -258,6 +258,15 @@ fn iowatcher_draws_it() {
     for part in ["Device IO", "Throughput", "Latency", "IOPs", "</svg>"] {
         assert!(picture.contains(part), "no {part} in the picture");
     }
+    // It pairs what was issued with what was completed: what is left over would
+    // add up. The scale ends at 1: each context has at most one request in flight.
+    let depth = picture.split_once("Queue Depth").unwrap().1;
+    let depth = depth.split_once("IOPs").unwrap().0;
+    let labels: Vec<&str> = depth
+        .lines()
+        .filter_map(|line| line.split_once("text-anchor: end\">")?.1.split('<').next())
+        .collect();
+    assert_eq!(labels.last(), Some(&"1"), "{labels:?}");
     // Each I/O is a dot or a dash of the first graph.
     assert!(picture.matches("<rect").count() > 100, "{}", picture.len());
 }
@@ -393,15 +402,15 @@ fn a_full_disk_is_reported_and_stops_one_file_only() {
         .into_iter()
         .map(|action| counts.get(action))
         .sum();
-    // And the two notes at its beginning.
-    assert_eq!(error.lost, all / 2 + 2);
     let text = error.to_string();
     assert!(
         text.contains("sdb.blktrace.1") && text.contains("No space left"),
         "{text}"
     );
-    let whole = records(directory.path(), "sdb.blktrace.0");
-    assert_eq!(whole.len() as u64, all / 2 + 2);
+    // Whatever is not in the one file; each had two notes at its beginning.
+    let whole = records(directory.path(), "sdb.blktrace.0").len() as u64;
+    assert_eq!(error.lost + whole, all + 4);
+    assert!(whole > all / 3, "{whole} of {all}");
 }
 
 #[test]
