@@ -190,7 +190,8 @@ fn blkparse_prints_what_it_prints_of_the_kernels_own() {
         .collect();
     let expected: Vec<&str> = table.iter().map(|&(_, line)| line).collect();
     assert_eq!(found, expected, "{stdout}");
-    // What blkparse makes of the categories is what the kernel's tracepoints say, where there is a category.
+    // What blkparse makes of the categories is what the kernel's tracepoints say, where there is a
+    // category.
     for (event, line) in &table {
         let letters = Rwbs::new(event.op, event.flags);
         if matches!(event.op, Op::Read | Op::Write | Op::Discard)

@@ -1,5 +1,5 @@
-//! Hazard: an event that a subscriber sees under another name, or with another number, than the kernel's
-//! tracepoint would have.
+//! Hazard: an event that a subscriber sees under another name, or with another number, than the
+//! kernel's tracepoint would have.
 #![cfg(feature = "tracing")]
 
 extern crate alloc;

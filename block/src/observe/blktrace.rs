@@ -562,3 +562,122 @@ fn categories(flags: BioFlags) -> u32 {
     .filter(|&(flag, _)| flags.contains(flag))
     .fold(0, |all, (_, category)| all | category)
 }
+
+#[cfg(test)]
+mod tests {
+    use pageless_pfn::ByteLen;
+
+    use super::*;
+    use crate::priority::Priority;
+    use crate::request::{QueueId, Tag};
+    use crate::status::BlkError;
+
+    const SOURCE: TraceSource = TraceSource {
+        device: DeviceNumber(0x0080_0010),
+        pid: 0x0102_0304,
+        cpu: 5,
+        sequence: 0x0a0b_0c0d,
+    };
+
+    fn event(action: Action, op: Op, flags: BioFlags, tag: Option<u16>) -> Event {
+        Event {
+            action,
+            time: Nanos::new(0x1122_3344_5566_7788),
+            queue: QueueId::new(0),
+            context: 0,
+            tag: tag.map(Tag::new),
+            op,
+            flags,
+            priority: Priority::NONE,
+            sector: Sector::new(0x99),
+            len: ByteLen::new(0x1000),
+            error: None,
+            detail: 0x0102_0304_0506_0708,
+        }
+    }
+
+    #[test]
+    fn bytes_are_where_the_kernel_has_them() {
+        let mut remapped = event(Action::Remap, Op::Write, BioFlags::SYNC, Some(1));
+        remapped.error = Some(BlkError::Io);
+        let mut bytes = [0; TraceRecord::MAX];
+        let len = TraceRecord::from_event(&remapped, SOURCE).encode(&mut bytes);
+        #[rustfmt::skip]
+        let expected: [u8; 64] = [
+            0x07, b't', b'a', b'e', 0x0d, 0x0c, 0x0b, 0x0a, // magic, sequence
+            0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, // time
+            0x99, 0, 0, 0, 0, 0, 0, 0, // sector
+            0x00, 0x10, 0, 0, 0x0f, 0x00, 0x1a, 0x01, // bytes, action
+            0x04, 0x03, 0x02, 0x01, 0x10, 0x00, 0x80, 0x00, // pid, device
+            5, 0, 0, 0, 0, 0, 16, 0, // cpu, error: of completions only, payload's length
+            0x00, 0x80, 0x00, 0x10, 0x00, 0x80, 0x00, 0x10, // device from, device to
+            1, 2, 3, 4, 5, 6, 7, 8, // sector it came from
+        ];
+        assert_eq!(bytes[..len], expected);
+    }
+
+    #[test]
+    fn an_action_is_the_kernels_with_its_categories() {
+        let none = BioFlags::empty();
+        let sync = BioFlags::SYNC;
+        let all = sync | BioFlags::META | BioFlags::RAHEAD | BioFlags::FLUSHES;
+        let tag = Some(3);
+        let table = [
+            // READ 1, WRITE 2, FLUSH 4, SYNC 8; QUEUE 1, REQUEUE 2, ISSUE 4, COMPLETE 8;
+            // FS 1, PC 2, NOTIFY 4, AHEAD 8; META 1, DISCARD 2, DRV_DATA 4, FUA 8.
+            (Action::Queue, Op::Read, none, None, 0x0011_0001),
+            (Action::Queue, Op::Write, sync, None, 0x001a_0001),
+            (Action::Queue, Op::Write, all, None, 0x981e_0001),
+            (Action::Queue, Op::Flush, none, None, 0x0015_0001),
+            (Action::Queue, Op::Discard, sync, None, 0x201a_0001),
+            (Action::Queue, Op::SecureErase, none, None, 0x2012_0001),
+            (Action::Queue, Op::WriteZeroes, none, None, 0x0012_0001),
+            (Action::Queue, Op::ZoneReset, none, None, 0x0012_0001),
+            (Action::BackMerge, Op::Write, none, None, 0x0012_0002),
+            (Action::FrontMerge, Op::Read, none, None, 0x0011_0003),
+            (Action::GetRequest, Op::Read, none, tag, 0x0011_0004),
+            (Action::SleepRequest, Op::Read, none, None, 0x0011_0005),
+            (Action::Requeue, Op::Write, none, tag, 0x0122_0006),
+            (Action::Issue, Op::Write, sync, tag, 0x014a_0007),
+            (Action::Issue, Op::DriverIn, none, tag, 0x0241_0007),
+            (Action::Issue, Op::DriverOut, none, tag, 0x0242_0007),
+            (Action::Complete, Op::Read, none, tag, 0x0181_0008),
+            (Action::Complete, Op::Read, none, None, 0x0081_0008),
+            (Action::Plug, Op::Write, sync, None, 0x0011_0009),
+            (Action::Unplug, Op::Write, sync, None, 0x0011_000a),
+            (Action::Insert, Op::Write, none, tag, 0x0112_000c),
+            (Action::Split, Op::Write, none, None, 0x0002_000d),
+            (Action::Bounce, Op::Read, none, None, 0x0001_000e),
+            (Action::Remap, Op::Read, none, None, 0x0011_000f),
+            (Action::Remap, Op::Read, none, tag, 0x0111_000f),
+            (Action::Abort, Op::Read, none, tag, 0x0400_0002),
+        ];
+        for (action, op, flags, tag, word) in table {
+            let record = TraceRecord::from_event(&event(action, op, flags, tag), SOURCE);
+            assert_eq!(
+                record.action, word,
+                "{action:?} {op} {flags:?}: {:#x}",
+                record.action
+            );
+        }
+        for action in Action::ALL {
+            assert!(table.iter().any(|row| row.0 == action), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn a_drivers_own_request_is_at_no_place() {
+        let own = event(Action::Issue, Op::DriverOut, BioFlags::empty(), Some(0));
+        let record = TraceRecord::from_event(&own, SOURCE);
+        assert_eq!((record.sector.get(), record.bytes), (0, 0x1000));
+    }
+
+    #[test]
+    fn texts_that_are_too_long_are_cut() {
+        let long = "x".repeat(200);
+        let record = TraceRecord::message(SOURCE, Nanos::ZERO, format_args!("{long}"));
+        assert_eq!(record.payload(), "x".repeat(128).as_bytes());
+        let record = TraceRecord::process(SOURCE, &long);
+        assert_eq!(record.payload(), [[b'x'; 15].as_slice(), &[0]].concat());
+    }
+}

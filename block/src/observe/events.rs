@@ -25,9 +25,9 @@ use crate::request::Tag;
 /// | Remap | `block_rq_remap`, without a tag `block_bio_remap` | `old_sector` |
 /// | Abort | `block_rq_abort`; the kernel has none | |
 ///
-/// All but plugging have `dev`, `queue`, `cpu` (the context), `time` (ns, by the queue's clock), `tag` (if
-/// there is one), `sector`, `nr_sector`, `bytes`, `rwbs` and `ioprio`. The level is TRACE, and DEBUG for
-/// `block_rq_error`.
+/// All but plugging have `dev`, `queue`, `cpu` (the context), `time` (ns, by the queue's clock),
+/// `tag` (if there is one), `sector`, `nr_sector`, `bytes`, `rwbs` and `ioprio`. The level is
+/// TRACE, and DEBUG for `block_rq_error`.
 ///
 /// ```
 /// use pageless_block::{DeviceNumber, TracingProbe};

@@ -125,8 +125,8 @@ impl Histogram {
         self.sum as f64 / self.count as f64
     }
 
-    /// A duration in ns that `percent` of all did not exceed: the end of the bucket in which the shortest such
-    /// is, or [`max`](Histogram::max) if that is less. 0 if nothing was counted.
+    /// A duration in ns that `percent` of all did not exceed: the end of the bucket in which the
+    /// shortest such is, or [`max`](Histogram::max) if that is less. 0 if nothing was counted.
     ///
     /// `percent` beyond 0 to 100 counts as the nearer of the two.
     pub fn percentile(&self, percent: f64) -> u64 {
@@ -373,17 +373,18 @@ mod tests {
             prop_assert_eq!(counted, both.len() as u64);
         }
 
-        /// Theirs with two significant digits is at least as fine as ours (1/128): no two answers differ by more
-        /// than the two errors together.
+        /// Theirs with two significant digits is at least as fine as ours (1/128): no two answers
+        /// differ by more than the two errors together.
         #[test]
         fn percentiles_agree_with_hdrhistogram(values in durations(), percent in 0.0..=100.0) {
             let ours = of(&values);
-            let mut theirs = hdrhistogram::Histogram::<u64>::new_with_bounds(1, u64::MAX / 2, 2).unwrap();
+            let longest = u64::MAX / 2;
+            let mut theirs = hdrhistogram::Histogram::<u64>::new_with_bounds(1, longest, 2).unwrap();
             for &value in &values {
                 theirs.saturating_record(value);
             }
-            let found = ours.percentile(percent).min(u64::MAX / 2);
-            let expected = theirs.value_at_percentile(percent).min(u64::MAX / 2);
+            let found = ours.percentile(percent).min(longest);
+            let expected = theirs.value_at_percentile(percent).min(longest);
             let allowed = expected / 64 + expected / 128 + 1;
             prop_assert!(
                 found.abs_diff(expected) <= allowed,

@@ -31,8 +31,8 @@ const BUFFER: usize = 64 << 10;
 /// never 0, which `blkparse` takes for "not known yet". Without a clock everything happens at 1 ns.
 ///
 /// A failure to write (a full disk, say) stops the file it happened to, at the end of a record, and
-/// nothing else. [`finish`](BlkTrace::finish) returns it; dropping the trace writes what is left as well,
-/// but has nobody to tell.
+/// nothing else. [`finish`](BlkTrace::finish) returns it; dropping the trace writes what is left as
+/// well, but has nobody to tell.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn core::error::Error>> {
