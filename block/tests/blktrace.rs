@@ -18,6 +18,7 @@ use pageless_block::{
 };
 use pageless_pfn::ByteLen;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 /// The letter each action has in `blkparse`'s output. A message has `m`.
 const LETTERS: [(Action, &str); 15] = [
@@ -199,6 +200,64 @@ fn blkparse_prints_what_it_prints_of_the_kernels_own() {
         {
             assert_eq!(line.split(' ').nth(1), Some(letters.as_str()), "{event:?}");
         }
+    }
+}
+
+/// Whatever a queue may say: blkparse neither stops nor miscounts.
+#[test]
+#[cfg_attr(miri, ignore = "runs programs")]
+fn blkparse_counts_any_events_at_all() {
+    let mut runner = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        cases: 12,
+        ..ProptestConfig::default()
+    });
+    // A driver's own requests are not cut, merged or moved; blkparse has no lines for that.
+    let event = any_event().prop_filter("cannot be", |event| {
+        !matches!(event.op, Op::DriverIn | Op::DriverOut)
+            || matches!(
+                event.action,
+                Action::Issue | Action::Complete | Action::Insert
+            )
+    });
+    // Contexts 0 to 2, with two files; all within 584 years of the first, which is what 64 bits can
+    // tell.
+    let events = prop::collection::vec((event, 0_u16..3, 0..u64::MAX / 4), 1..300);
+    let run = |events: Vec<(Event, u16, u64)>| {
+        let directory = tempfile::tempdir().unwrap();
+        let probe = (
+            BlkTrace::create(directory.path(), "sdb", device(), 2).unwrap(),
+            EventCounts::new(),
+        );
+        for &(event, context, time) in &events {
+            probe.event(&Event {
+                context,
+                time: Nanos::new(time),
+                ..event
+            });
+        }
+        probe.0.finish().unwrap();
+        let Some((stdout, stderr)) = tool(directory.path(), "blkparse", &["-i", "sdb"]) else {
+            return Ok(());
+        };
+        for (action, letter_of) in LETTERS {
+            let theirs = stdout
+                .lines()
+                .filter_map(letter)
+                .filter(|found| *found == letter_of);
+            prop_assert_eq!(
+                theirs.count() as u64,
+                probe.1.get(action),
+                "{:?} {} {}",
+                action,
+                stdout,
+                stderr
+            );
+        }
+        Ok(())
+    };
+    if let Err(failure) = runner.run(&events, run) {
+        panic!("{failure}");
     }
 }
 
@@ -412,6 +471,55 @@ fn a_full_disk_is_reported_and_stops_one_file_only() {
     let whole = records(directory.path(), "sdb.blktrace.0").len() as u64;
     assert_eq!(error.lost + whole, all + 4);
     assert!(whole > all / 3, "{whole} of {all}");
+}
+
+/// In a child that must not write files beyond a certain length: a disk that becomes full in the
+/// middle of a record, which /dev/full never does.
+#[test]
+#[cfg_attr(miri, ignore = "runs programs")]
+fn what_a_disk_takes_before_it_is_full_is_whole_records() {
+    const CHILD: &str = "TRACE_DIRECTORY";
+    if let Some(directory) = std::env::var_os(CHILD) {
+        let probe = (
+            BlkTrace::create(Path::new(&directory), "sdb", device(), 2).unwrap(),
+            EventCounts::new(),
+        );
+        run::play(&probe, 200);
+        let error = probe.0.finish().unwrap_err();
+        assert_eq!(error.source.kind(), std::io::ErrorKind::FileTooLarge);
+        let all: u64 = Action::ALL
+            .into_iter()
+            .map(|action| probe.1.get(action))
+            .sum();
+        println!("in the files: {};", all + 4 - error.lost);
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let child = Command::new("sh")
+        // In units of 512 bytes: more than one buffer, less than two.
+        .args(["-c", "ulimit -f 200 && trap '' XFSZ && exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("what_a_disk_takes_before_it_is_full_is_whole_records")
+        .env(CHILD, directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
+    let mut found = 0;
+    for file in ["sdb.blktrace.0", "sdb.blktrace.1"] {
+        let bytes = fs::metadata(directory.path().join(file)).unwrap().len();
+        assert!((32_768..102_400).contains(&bytes), "{bytes}");
+        found += records(directory.path(), file).len();
+    }
+    assert!(
+        said.contains(&format!("in the files: {found};")),
+        "{found}: {said}"
+    );
 }
 
 #[test]

@@ -385,7 +385,8 @@ impl StatCounters {
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::ToString;
+    use alloc::string::{String, ToString};
+    use alloc::vec::Vec;
 
     use super::*;
 
@@ -397,30 +398,73 @@ mod tests {
 
     #[test]
     fn a_line_is_the_kernels() {
-        let stat = DiskStat {
-            read_ios: 1,
-            read_merges: 2,
-            read_sectors: 3,
-            read_ticks: 4,
-            write_ios: 5,
-            write_merges: 6,
-            write_sectors: 123_456_789,
-            write_ticks: 8,
-            in_flight: 9,
-            io_ticks: 10,
-            time_in_queue: 11,
-            discard_ios: 12,
-            discard_merges: 13,
-            discard_sectors: 14,
-            discard_ticks: 15,
-            flush_ios: 16,
-            flush_ticks: 17,
-        };
+        let stat = of([
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            123_456_789,
+            8,
+            9,
+            10,
+            11,
+            12,
+            13,
+            14,
+            15,
+            16,
+            17,
+        ]);
         assert_eq!(
             stat.to_string(),
             "       1        2        3        4        5        6 123456789        8        9 \
              \x20     10       11       12       13       14       15       16       17"
         );
+    }
+
+    /// The running kernel's own lines come out as they went in.
+    #[test]
+    #[cfg_attr(miri, ignore = "reads /sys")]
+    fn lines_of_this_machines_disks_come_out_as_they_went_in() {
+        let disks = std::fs::read_dir("/sys/block").into_iter().flatten();
+        let lines: Vec<String> = disks
+            .filter_map(|disk| std::fs::read_to_string(disk.ok()?.path().join("stat")).ok())
+            .collect();
+        if lines.is_empty() {
+            std::eprintln!("SKIPPED: no /sys/block/*/stat to compare with");
+        }
+        for line in lines {
+            let numbers: Vec<u64> = line
+                .split_whitespace()
+                .map(|number| number.parse().unwrap())
+                .collect();
+            assert_eq!(of(numbers.try_into().unwrap()).to_string() + "\n", line);
+        }
+    }
+
+    fn of(numbers: [u64; 17]) -> DiskStat {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = numbers;
+        DiskStat {
+            read_ios: a,
+            read_merges: b,
+            read_sectors: c,
+            read_ticks: d,
+            write_ios: e,
+            write_merges: f,
+            write_sectors: g,
+            write_ticks: h,
+            in_flight: i,
+            io_ticks: j,
+            time_in_queue: k,
+            discard_ios: l,
+            discard_merges: m,
+            discard_sectors: n,
+            discard_ticks: o,
+            flush_ios: p,
+            flush_ticks: q,
+        }
     }
 
     #[test]
