@@ -673,6 +673,20 @@ mod tests {
     }
 
     #[test]
+    fn a_length_beyond_32_bits_becomes_the_most_whole_sectors_they_hold() {
+        for (len, bytes) in [
+            (0xffff_fe00, 0xffff_fe00),
+            (0xffff_ffff, 0xffff_fe00),
+            (1 << 32, 0xffff_fe00),
+            (u64::MAX, 0xffff_fe00),
+        ] {
+            let mut long = event(Action::Issue, Op::Discard, BioFlags::empty(), Some(0));
+            long.len = ByteLen::new(len);
+            assert_eq!(TraceRecord::from_event(&long, SOURCE).bytes, bytes);
+        }
+    }
+
+    #[test]
     fn texts_that_are_too_long_are_cut() {
         let long = "x".repeat(200);
         let record = TraceRecord::message(SOURCE, Nanos::ZERO, format_args!("{long}"));

@@ -355,6 +355,7 @@ mod tests {
             let exact = values[rank.clamp(1, values.len()) - 1];
             let found = histogram.percentile(percent);
             prop_assert!(found >= exact, "{found} < {exact}");
+            prop_assert!(found <= values[values.len() - 1], "{found} is longer than the longest");
             prop_assert!(found - exact <= exact / 64, "{found} is too far from {exact}");
             prop_assert_eq!(histogram.min(), values.first().copied());
             prop_assert_eq!(histogram.max(), values.last().copied());

@@ -518,6 +518,34 @@ mod tests {
     }
 
     #[test]
+    fn threads_of_contexts_beyond_the_last_lose_no_counts() {
+        let stat = StatCounters::new(0);
+        let rounds = if cfg!(miri) { 20 } else { 20_000 };
+        std::thread::scope(|scope| {
+            for context in 0..2 {
+                let stat = &stat;
+                scope.spawn(move || {
+                    for _ in 0..rounds {
+                        stat.started(context, Op::Read);
+                        stat.completed(context, Op::Read, KIB4, 1);
+                    }
+                });
+            }
+        });
+        let now = stat.snapshot();
+        assert_eq!((now.read_ios, now.in_flight), (2 * rounds, 0));
+    }
+
+    #[test]
+    fn nothing_is_said_of_the_time_before_the_first_moment() {
+        let stat = StatCounters::new(1);
+        stat.started(0, Op::Read);
+        stat.completed_at(0, Op::Read, KIB4, at(3_600_000_000), at(3_600_007_000));
+        assert_eq!(stat.snapshot().io_ticks, 0);
+        assert_eq!(stat.snapshot().read_ticks, 7);
+    }
+
+    #[test]
     fn without_a_clock_nothing_takes_time() {
         let stat = StatCounters::new(1);
         for _ in 0..10 {
