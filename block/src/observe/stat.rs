@@ -520,11 +520,14 @@ mod tests {
     #[test]
     fn threads_of_contexts_beyond_the_last_lose_no_counts() {
         let stat = StatCounters::new(0);
-        let rounds = if cfg!(miri) { 20 } else { 20_000 };
+        let rounds = if cfg!(miri) { 20 } else { 200_000 };
+        // They start together: otherwise the first is done before the second begins.
+        let together = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
             for context in 0..2 {
-                let stat = &stat;
+                let (stat, together) = (&stat, &together);
                 scope.spawn(move || {
+                    together.wait();
                     for _ in 0..rounds {
                         stat.started(context, Op::Read);
                         stat.completed(context, Op::Read, KIB4, 1);
