@@ -377,6 +377,7 @@ mod tests {
         /// Theirs with two significant digits is at least as fine as ours (1/128): no two answers
         /// differ by more than the two errors together.
         #[test]
+        #[cfg_attr(miri, ignore = "long, and nothing in it for Miri")]
         fn percentiles_agree_with_hdrhistogram(values in durations(), percent in 0.0..=100.0) {
             let ours = of(&values);
             let longest = u64::MAX / 2;
