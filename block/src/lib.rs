@@ -113,7 +113,18 @@ pub use frames::{
 pub use limits::segments::{DeviceSegments, device_segments};
 pub use limits::stack::StackError;
 pub use limits::{AtomicLimits, Features, LimitError, Limits, ZoneLimits};
+#[cfg(feature = "std")]
+pub use observe::blktrace::file::{BlkTrace, BlkTraceCreateError, BlkTraceWriteError};
+pub use observe::blktrace::{
+    DeviceNumber, DeviceNumberError, TraceReadError, TraceRecord, TraceRecords, TraceSource,
+};
+pub use observe::counts::EventCounts;
 pub use observe::event::{Action, Event, Probe};
+#[cfg(feature = "tracing")]
+pub use observe::events::TracingProbe;
+pub use observe::histogram::{Bucket, Histogram, OpHistograms};
+pub use observe::rwbs::Rwbs;
+pub use observe::stat::{DiskStat, StatCounters};
 pub use op::{Op, UnknownOp};
 pub use position::{BytePos, SECTOR_SIZE, Sector};
 pub use priority::{Priority, PriorityClass, PriorityError};
