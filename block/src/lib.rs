@@ -79,6 +79,7 @@ mod queue;
 mod request;
 mod status;
 mod submit;
+mod zoned;
 
 pub use access::{AccessError, FrameAccess, copy_frames};
 pub use bio::Bio;
@@ -107,3 +108,6 @@ pub use queue::{MAX_DEPTH, Queue, QueueError};
 pub use request::{Done, QueueId, Request, Segments, Tag};
 pub use status::BlkError;
 pub use submit::{Completion, RejectReason, Rejected, submit_sync};
+pub use zoned::{
+    Zone, ZoneCond, ZoneConfig, ZoneConfigError, ZoneFault, ZoneFaultError, ZoneType, Zones,
+};
