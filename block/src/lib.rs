@@ -61,6 +61,7 @@
 extern crate alloc;
 
 mod access;
+mod badblocks;
 mod bio;
 mod clock;
 mod copy;
@@ -79,9 +80,14 @@ mod queue;
 mod request;
 mod status;
 mod submit;
+mod throttle;
 mod zoned;
 
 pub use access::{AccessError, FrameAccess, copy_frames};
+pub use badblocks::{
+    BadBlocks, BadBlocksEdit, BadBlocksEditError, BadBlocksError, BadRange, MAX_BAD_ENTRIES,
+    MAX_BAD_LEN, SectorRange,
+};
 pub use bio::Bio;
 #[cfg(feature = "std")]
 pub use clock::MonotonicClock;
@@ -108,6 +114,7 @@ pub use queue::{MAX_DEPTH, Queue, QueueError};
 pub use request::{Done, QueueId, Request, Segments, Tag};
 pub use status::BlkError;
 pub use submit::{Completion, RejectReason, Rejected, submit_sync};
+pub use throttle::Throttle;
 pub use zoned::{
     Zone, ZoneCond, ZoneConfig, ZoneConfigError, ZoneFault, ZoneFaultError, ZoneType, Zones,
 };

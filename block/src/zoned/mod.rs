@@ -580,7 +580,7 @@ impl Zones {
     }
 
     fn end(&self, index: u32) -> u64 {
-        (u64::from(index) + 1 << self.shift).min(self.total)
+        ((u64::from(index) + 1) << self.shift).min(self.total)
     }
 
     /// Where the writable part of a zone ends.
