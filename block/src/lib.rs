@@ -69,7 +69,6 @@ mod counters;
 mod dev;
 mod device;
 mod flags;
-#[cfg(feature = "std")]
 mod frames;
 mod limits;
 mod observe;
@@ -99,6 +98,10 @@ pub use dev::null::NullDevice;
 pub use dev::pmem::{BeyondDevice, Pmem};
 pub use device::{BlockDevice, DeviceInfo};
 pub use flags::BioFlags;
+pub use frames::{
+    heap::{HeapError, HeapFrames},
+    sparse::{SparseError, SparseFrames},
+};
 #[cfg(feature = "std")]
 pub use frames::{
     mapping::MapError,
