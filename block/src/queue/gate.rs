@@ -30,7 +30,7 @@ impl Gate {
 
     /// Whether bios are kept out.
     pub(crate) fn frozen(&self) -> bool {
-        self.0.load(Ordering::SeqCst) % QUIESCE != 0
+        !self.0.load(Ordering::SeqCst).is_multiple_of(QUIESCE)
     }
 
     /// Whether requests are kept in.
