@@ -105,8 +105,12 @@ pub use clock::{Clock, ManualClock, Nanos};
 pub use copy::Span;
 pub use counters::QueueCounters;
 pub use dev::null::NullDevice;
+pub use dev::null::blk::{NullBlk, NullCounters};
+pub use dev::null::config::{CompletionMode, NullConfig, NullConfigError};
+pub use dev::null::inject::{FaultAttr, FaultAttrError};
 #[cfg(feature = "std")]
 pub use dev::pmem::{BeyondDevice, Pmem};
+pub use dev::ram::Ram;
 pub use device::{Abort, BlockDevice, Submitted};
 pub use failpoint::Failpoint;
 pub use flags::BioFlags;

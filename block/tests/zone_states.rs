@@ -379,7 +379,7 @@ fn resets_name_the_ranges_whose_contents_are_gone() {
     assert!(gone.is_empty(), "it was empty");
     assert_eq!(
         all.manage(Op::ZoneReset, Sector::new(ZONE + 1)),
-        Err(BlkError::Invalid)
+        Err(BlkError::Io)
     );
     assert_eq!(all.manage(Op::ZoneReset, start(ZONES)), Err(BlkError::Io));
     assert_eq!(

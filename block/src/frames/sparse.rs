@@ -2,19 +2,19 @@
 
 use alloc::boxed::Box;
 use core::slice;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use pageless_pfn::{ByteLen, FrameCount, PAGE_SIZE, PhysSegment};
 use rustc_hash::FxBuildHasher;
-use spin::mutex::SpinMutex;
 use thiserror::Error;
 
 use super::heap::Frame;
 use crate::access::{AccessError, FrameAccess};
 use crate::copy::Span;
 use crate::position::BytePos;
-use crate::status::BlkError;
+use crate::status::{BlkError, Failure};
+use crate::sync::Lock;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Locks, a power of two: frame `n` is behind the `n % SHARDS`-th, so that neighbours do not meet.
 const SHARDS: usize = 64;
@@ -55,7 +55,7 @@ pub struct SparseFrames {
 /// Apart from its neighbours, which other threads write to.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shard(SpinMutex<HashMap<u64, Box<Frame>, FxBuildHasher>>);
+struct Shard(Lock<HashMap<u64, Box<Frame>, FxBuildHasher>>);
 
 /// A part of one frame: which, and where in it.
 #[derive(Clone, Copy)]
@@ -393,5 +393,11 @@ impl From<SparseError> for BlkError {
             SparseError::Full { .. } | SparseError::NoMemory { .. } => Self::NoSpace,
             SparseError::Access(error) => error.into(),
         }
+    }
+}
+
+impl From<SparseError> for Failure {
+    fn from(error: SparseError) -> Self {
+        BlkError::from(error).into()
     }
 }

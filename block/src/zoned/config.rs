@@ -68,7 +68,7 @@ impl ZoneConfig {
     }
 
     /// Looks whether it all goes together, and says how many zones that makes.
-    pub(super) fn validate(&self) -> Result<u32, ZoneConfigError> {
+    pub(crate) fn validate(&self) -> Result<u32, ZoneConfigError> {
         let size = self.zone_size.get();
         if !size.is_power_of_two() || size < SECTOR_SIZE {
             return Err(ZoneConfigError::Size {

@@ -27,8 +27,8 @@
 //! reached, and even finishing looks at the limits.
 //!
 //! Unlike in null_blk, a zone that becomes read-only or offline gives back what it was counted as
-//! in every case, a management operation must name a zone's first sector (`INVAL`, which is the
-//! kernel's answer one layer up), and a write that runs out of the conventional zones is `IOERR`.
+//! in every case, a management operation must name a zone's first sector (`IOERR`; the
+//! kernel looks at that one layer up), and a write that runs out of the conventional zones is `IOERR`.
 //!
 //! Facts: drivers/block/null_blk/zoned.c; ZBC-2 and the NVMe Zoned Namespace command set.
 
@@ -258,7 +258,7 @@ impl Zones {
     ///
     /// # Errors
     /// [`BlkError::Io`] where the table in the module's documentation says so and past the end of
-    /// the device; [`BlkError::Invalid`] away from a zone's start;
+    /// the device and away from a zone's start;
     /// [`BlkError::ZoneActiveResource`] and [`BlkError::ZoneOpenResource`] at the limits;
     /// [`BlkError::NotSupported`] for any other operation.
     pub fn manage(&mut self, op: Op, zone: Sector) -> Result<(), BlkError> {
@@ -284,12 +284,9 @@ impl Zones {
             return Err(BlkError::NotSupported);
         }
         let at = zone.get();
-        if at >= self.total {
-            return Err(BlkError::Io);
-        }
-        let index = self.index(at);
+        let index = self.index(at.min(self.total - 1));
         if at != self.start(index) {
-            return Err(BlkError::Invalid);
+            return Err(BlkError::Io);
         }
         let cond = self.state(index).cond;
         match (op, cond) {
