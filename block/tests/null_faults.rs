@@ -40,8 +40,11 @@ fn frames() -> HeapFrames {
     HeapFrames::new(Pfn::try_new(0x100).unwrap(), FrameCount::new(16)).unwrap()
 }
 
+/// Which bio, its status, and how much of it was done.
+type End = (u64, Result<(), BlkError>, ByteLen);
+
 /// Everything that was seen of 200 bios, and how each ended.
-fn trace(seed: u64) -> (Vec<Event>, Vec<(u64, Result<(), BlkError>, ByteLen)>) {
+fn trace(seed: u64) -> (Vec<Event>, Vec<End>) {
     let clock = Arc::new(ManualClock::new());
     let memory = Arc::new(frames());
     let device = NullBlk::try_new(config(seed), Arc::clone(&memory), clock.clone()).unwrap();
