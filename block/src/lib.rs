@@ -65,6 +65,7 @@
 extern crate alloc;
 
 mod access;
+mod badblocks;
 mod bio;
 mod clock;
 mod copy;
@@ -73,7 +74,6 @@ mod dev;
 mod device;
 mod failpoint;
 mod flags;
-#[cfg(feature = "std")]
 mod frames;
 mod limits;
 mod mutant;
@@ -87,8 +87,14 @@ mod sched;
 mod status;
 mod submit;
 mod sync;
+mod throttle;
+mod zoned;
 
 pub use access::{AccessError, FrameAccess, copy_frames};
+pub use badblocks::{
+    BadBlocks, BadBlocksEdit, BadBlocksEditError, BadBlocksError, BadRange, MAX_BAD_ENTRIES,
+    MAX_BAD_LEN, SectorRange,
+};
 pub use bio::completion::{Completion, Ticket};
 pub use bio::direction::{AnyDirection, CarriesData, FromDevice, NoData, ToDevice};
 pub use bio::pool::BioPool;
@@ -99,11 +105,19 @@ pub use clock::{Clock, ManualClock, Nanos};
 pub use copy::Span;
 pub use counters::QueueCounters;
 pub use dev::null::NullDevice;
+pub use dev::null::blk::{NullBlk, NullCounters};
+pub use dev::null::config::{CompletionMode, NullConfig, NullConfigError};
+pub use dev::null::inject::{FaultAttr, FaultAttrError};
 #[cfg(feature = "std")]
 pub use dev::pmem::{BeyondDevice, Pmem};
+pub use dev::ram::Ram;
 pub use device::{Abort, BlockDevice, Submitted};
 pub use failpoint::Failpoint;
 pub use flags::BioFlags;
+pub use frames::{
+    heap::{HeapError, HeapFrames},
+    sparse::{SparseError, SparseFrames},
+};
 #[cfg(feature = "std")]
 pub use frames::{
     mapping::MapError,
@@ -140,3 +154,7 @@ pub use sched::Elevator;
 pub use sched::mq_deadline::{DeadlineSettings, MqDeadline};
 pub use status::{BlkError, Failure};
 pub use submit::{SubmitError, submit_sync};
+pub use throttle::Throttle;
+pub use zoned::{
+    Zone, ZoneCond, ZoneConfig, ZoneConfigError, ZoneFault, ZoneFaultError, ZoneType, Zones,
+};
