@@ -29,6 +29,7 @@ use crate::device::BlockDevice;
 use crate::limits::split::Cutter;
 use crate::limits::{LimitError, Limits};
 use crate::observe::event::{Event, Probe};
+use crate::queue::admission::Usual;
 use crate::queue::barrier::Barrier;
 use crate::queue::context::{Context, Presence};
 use crate::queue::flush::FlushQueue;
@@ -116,6 +117,7 @@ impl fmt::Debug for QueueConfig {
 /// it outlives them.
 pub struct RequestQueue<D> {
     pub(crate) device: D,
+    pub(crate) usual: Usual,
     pub(crate) cutter: Cutter,
     pub(crate) hw: Box<[HwQueue]>,
     pub(crate) elevator: Option<Lock<Box<dyn Elevator>>>,
@@ -225,6 +227,7 @@ impl<D: BlockDevice> RequestQueue<D> {
         let timed = config.timeout.is_some();
         Ok(Self {
             device,
+            usual: Usual::new(&limits),
             cutter: Cutter::new(&limits),
             hw: (0..hw_queues)
                 .map(|id| HwQueue::new(QueueId::new(id), tags, timed))
