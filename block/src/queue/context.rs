@@ -22,6 +22,7 @@ use crate::flags::BioFlags;
 use crate::limits::split::{Cut, Shape};
 use crate::mutant::Mutant;
 use crate::observe::event::{Action, Event};
+use crate::observe::histogram::OpHistograms;
 use crate::op::Op;
 use crate::position::{BytePos, SECTOR_SIZE};
 use crate::queue::admission::{RejectReason, Verdict, admit, well_formed};
@@ -102,6 +103,8 @@ pub struct Context<'q, D: BlockDevice> {
     /// Bios handed back, of those accepted.
     returned: u64,
     counters: QueueCounters,
+    /// How long its requests took, if anybody wants to know.
+    latencies: Option<Box<OpHistograms>>,
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
@@ -132,6 +135,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             landing: Vec::new(),
             returned: 0,
             counters: QueueCounters::default(),
+            latencies: queue.latencies.then(|| Box::new(OpHistograms::new())),
         }
     }
 
@@ -325,6 +329,12 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             completed: self.counters.submitted - out,
             ..self.counters
         }
+    }
+
+    /// How long its requests took, by operation, from when they got their tag until they were completed; `None` without
+    /// [`QueueConfig::latencies`](crate::QueueConfig::latencies).
+    pub fn latencies(&self) -> Option<&OpHistograms> {
+        self.latencies.as_deref()
     }
 
     #[inline]

@@ -233,11 +233,39 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.device_segments = None;
         inner.result = Ok(());
         inner.done = 0;
-        if self.queue.clock.is_some() {
-            inner.started = self.queue.now();
+        if self.queue.clock.is_some() || self.queue.stat.is_some() {
+            self.note_start(&mut inner);
         }
         inner.bios.set(bio);
         Request(inner)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_start(&self, inner: &mut request::Inner) {
+        inner.started = self.queue.now();
+        if let Some(stat) = &self.queue.stat {
+            match self.queue.clock {
+                Some(_) => stat.started_at(self.number, inner.op, inner.started),
+                None => stat.started(self.number, inner.op),
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_end(&mut self, inner: &request::Inner) {
+        let now = self.queue.now();
+        if let Some(stat) = &self.queue.stat {
+            let done = ByteLen::new(inner.done);
+            match self.queue.clock {
+                Some(_) => stat.completed_at(self.number, inner.op, done, inner.started, now),
+                None => stat.completed(self.number, inner.op, done, 0),
+            }
+        }
+        if let Some(latencies) = &mut self.latencies {
+            latencies.record(inner.op, now.since(inner.started));
+        }
     }
 
     /// Joins a bio to a request that is held back or scheduled.
@@ -263,6 +291,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             match request.try_merge(incoming, limits) {
                 Ok(end) => {
                     self.counters.merges += 1;
+                    if let Some(stat) = &queue.stat {
+                        stat.merged(number, told.op);
+                    }
                     queue.tell(|time| Event {
                         time,
                         ..event(end, &told)
@@ -275,6 +306,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
             let end = elevator.lock().merge(incoming, limits)?;
             self.counters.merges += 1;
+            if let Some(stat) = &queue.stat {
+                stat.merged(number, told.op);
+            }
             queue.tell(|time| Event {
                 time,
                 ..event(end, &told)
@@ -509,6 +543,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     fn sequence(&mut self, request: Request) {
         let hw = self.hw_of(&request);
+        if request.0.step == Step::Flush {
+            self.note_flush(&request);
+        }
         let todo = &mut self.todo;
         match request.0.step {
             Step::Plain | Step::Pre | Step::Post => todo.push_back(Next::Settle(request)),
@@ -517,6 +554,12 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 .flush
                 .lock()
                 .flush_done(request, |next| todo.push_back(next)),
+        }
+    }
+
+    fn note_flush(&self, flush: &Request) {
+        if let Some(stat) = &self.queue.stat {
+            stat.flushed(self.queue.now().since(flush.0.issued));
         }
     }
 
@@ -550,6 +593,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.tell_request(Action::Complete, &request);
         let mut inner = request.0;
         inner.owed = false;
+        if self.queue.stat.is_some() || self.latencies.is_some() {
+            self.note_end(&inner);
+        }
         self.one_less_out();
         if inner.odd {
             return self.settle_odd(inner);
