@@ -370,7 +370,7 @@ impl<'p> Stage<'p> {
         let starvation = Starvation::new(threads.len());
         let mut tasks = Vec::with_capacity(threads.len());
         let mut buffers = 0;
-        for ((number, thread), live) in (0u16..).zip(&threads).zip(&lives) {
+        for (thread, live) in threads.iter().zip(&lives) {
             tasks.push(Task {
                 way,
                 section: &self.plan.sections()[thread.section],
@@ -380,7 +380,6 @@ impl<'p> Stage<'p> {
                 device_frames: self.device.range(),
                 ram: &self.ram,
                 buffers,
-                queue: number,
                 pins,
                 starvation: &starvation,
                 stop: &control.stop,

@@ -1,11 +1,15 @@
 //! What a device can do, and in what portions.
 
+pub(crate) mod merge;
+#[cfg(test)]
+mod model;
 pub(crate) mod segments;
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "the request path is about to use it")
 )]
 pub(crate) mod split;
+pub(crate) mod stack;
 
 use bitflags::bitflags;
 use pageless_pfn::ByteLen;
@@ -83,7 +87,7 @@ pub struct AtomicLimits {
 /// use pageless_block::{Features, Limits};
 /// use pageless_pfn::ByteLen;
 /// let mut limits = Limits::new(ByteLen::new(6 << 40));
-/// limits.logical_block = ByteLen::new(4096);
+/// limits.set_logical_block(ByteLen::new(4096));
 /// limits.max_request = ByteLen::new(1 << 20);
 /// limits.features |= Features::WRITE_CACHE | Features::FUA;
 /// limits.validate()?;
@@ -162,6 +166,14 @@ impl Limits {
             atomic: None,
             features: Features::PAGELESS,
         }
+    }
+
+    /// Sets the logical block, and raises what must not be shorter.
+    pub fn set_logical_block(&mut self, len: ByteLen) {
+        self.logical_block = len;
+        self.physical_block = self.physical_block.max(len);
+        self.io_min = self.io_min.max(len);
+        self.discard_granularity = self.discard_granularity.max(len);
     }
 
     /// A length without limit, for `max_discard` and the like.
