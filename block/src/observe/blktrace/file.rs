@@ -34,6 +34,9 @@ const BUFFER: usize = 64 << 10;
 /// Time never goes back within a file, whatever the order in which threads got there; and it is
 /// never 0, which `blkparse` takes for "not known yet". Without a clock everything happens at 1 ns.
 ///
+/// `iowatcher` keeps what it read in `NAME.dump` and looks there first: remove that when the trace is
+/// made anew.
+///
 /// A failure to write (a full disk, say) stops the file it happened to, at the end of a record, and
 /// nothing else. [`finish`](BlkTrace::finish) returns it; dropping the trace writes what is left as
 /// well, but has nobody to tell.
