@@ -22,6 +22,7 @@ use crate::flags::BioFlags;
 use crate::limits::split::{Cut, Shape};
 use crate::mutant::Mutant;
 use crate::observe::event::{Action, Event};
+use crate::observe::histogram::OpHistograms;
 use crate::op::Op;
 use crate::position::{BytePos, SECTOR_SIZE};
 use crate::queue::admission::{RejectReason, Verdict, admit, well_formed};
@@ -31,7 +32,7 @@ use crate::queue::{HwQueue, RequestQueue};
 use crate::request::merge::Incoming;
 use crate::request::{self, Done, Request};
 use crate::status::BlkError;
-use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::{AtomicBool, AtomicU32};
 pub use plug::Plug;
 
 /// What a context shows to those who quiesce its queue.
@@ -39,14 +40,16 @@ pub use plug::Plug;
 pub(crate) struct Presence {
     /// Whether its thread is in [`BlockDevice::submit`], or about to look whether it may.
     pub(crate) issuing: AtomicBool,
+    /// Requests it has out: plugged, waiting, scheduled or at the device. Written by its thread alone.
+    pub(crate) out: AtomicU32,
 }
 
 /// A thread's way into a [`RequestQueue`]: a software context (`struct blk_mq_ctx`).
 ///
 /// It belongs to one thread, which its `&mut self` methods say; what threads share is in the queue. All
 /// room is allocated as it is first needed and then used again: a bio from [`Context::pool`] comes
-/// in, goes to a device that is done when it returns, and comes back without an allocation and
-/// without a lock.
+/// in, goes to a device that is done when it returns, and comes back without an allocation, a lock, or,
+/// if the context has its hardware queue for itself, a locked instruction.
 ///
 /// ```
 /// use pageless_block::{Limits, NullDevice, QueueId, RejectReason, RequestQueue};
@@ -76,6 +79,11 @@ pub struct Context<'q, D: BlockDevice> {
     hw: &'q HwQueue,
     number: u16,
     presence: Arc<Presence>,
+    /// Whether it has its hardware queue for itself. Then each request keeps its tag for good; else tags
+    /// come from the hardware queue.
+    sole: bool,
+    /// How many requests it has made; tags are given out in this order where it is the sole one.
+    made: u16,
     home: Arc<Mailbox>,
     pool: BioPool,
     /// Requests that are not in use.
@@ -92,13 +100,20 @@ pub struct Context<'q, D: BlockDevice> {
     todo: VecDeque<Next>,
     /// What the device has handed over and we have not looked at; empty between calls.
     landing: Vec<Done>,
-    /// Bios accepted and not yet handed back: out, or finished.
-    in_flight: u32,
+    /// Bios handed back, of those accepted.
+    returned: u64,
     counters: QueueCounters,
+    /// How long its requests took, if anybody wants to know.
+    latencies: Option<Box<OpHistograms>>,
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, number: u16) -> Self {
+    pub(crate) fn new(
+        queue: &'q RequestQueue<D>,
+        hw: &'q HwQueue,
+        number: u16,
+        sole: bool,
+    ) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
         let depth = usize::from(queue.depth);
@@ -107,6 +122,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw,
             number,
             presence,
+            sole,
+            made: 0,
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
@@ -116,8 +133,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             plugged: false,
             todo: VecDeque::new(),
             landing: Vec::new(),
-            in_flight: 0,
+            returned: 0,
             counters: QueueCounters::default(),
+            latencies: queue.latencies.then(|| Box::new(OpHistograms::new())),
         }
     }
 
@@ -133,27 +151,45 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     pub fn submit(&mut self, bio: impl Into<Bio>) -> Result<(), Rejected> {
         let bio: Bio = bio.into();
         let inner = bio.inner;
-        if let Err(reason) = well_formed(&inner) {
-            return Err(self.reject(inner, reason));
+        if self.in_flight() >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
+            return Err(self.no_room(inner));
         }
-        if self.in_flight >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
-            let depth = self.queue.depth;
-            return Err(self.reject(inner, RejectReason::QueueFull { depth }));
+        if !self.queue.usual.admits(&inner) {
+            return self.submit_unusual(inner);
         }
         self.tell_bio(Action::Queue, &inner, inner.len, 0);
-        match admit(self.queue.limits(), &inner) {
-            Verdict::Admitted(flags) => self.admitted(inner, flags),
+        let flags = inner.flags;
+        self.admitted(inner, flags)
+    }
+
+    #[cold]
+    fn no_room(&mut self, bio: Box<bio::Inner>) -> Rejected {
+        let depth = self.queue.depth;
+        let full = RejectReason::QueueFull { depth };
+        let reason = well_formed(&bio).err().unwrap_or(full);
+        self.reject(bio, reason)
+    }
+
+    /// A bio that has to be looked at more closely.
+    #[cold]
+    #[inline(never)]
+    fn submit_unusual(&mut self, bio: Box<bio::Inner>) -> Result<(), Rejected> {
+        if let Err(reason) = well_formed(&bio) {
+            return Err(self.reject(bio, reason));
+        }
+        self.tell_bio(Action::Queue, &bio, bio.len, 0);
+        match admit(self.queue.limits(), &bio) {
+            Verdict::Admitted(flags) => return self.admitted(bio, flags),
             Verdict::Over => {
                 self.accepted();
-                self.over(inner, Ok(()));
-                Ok(())
+                self.over(bio, Ok(()));
             }
             Verdict::Refused(error) => {
                 self.accepted();
-                self.over(inner, Err(error));
-                Ok(())
+                self.over(bio, Err(error));
             }
         }
+        Ok(())
     }
 
     #[inline]
@@ -171,7 +207,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 match self.start(incoming) {
                     Ok(()) => Ok(()),
                     Err((incoming, reason)) => {
-                        self.in_flight -= 1;
                         self.counters.submitted -= 1;
                         Err(self.reject(incoming.bio, reason))
                     }
@@ -243,13 +278,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline]
     pub fn reap(&mut self) -> Option<Completion> {
         if self.finished.is_empty() {
-            if self.in_flight == 0 {
+            if self.in_flight() == 0 {
                 return None;
             }
             self.poll();
         }
         let bio = self.finished.pop_front()?;
-        self.in_flight -= 1;
+        self.returned += 1;
         Some(Completion::new(bio))
     }
 
@@ -257,7 +292,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     ///
     /// Asks the device again and again while it holds requests: this call keeps the CPU busy.
     pub fn drain(&mut self, mut each: impl FnMut(Completion)) {
-        while self.in_flight != 0 {
+        while self.in_flight() != 0 {
             match self.reap() {
                 Some(completion) => each(completion),
                 None => core::hint::spin_loop(),
@@ -268,7 +303,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// Bios submitted and not yet handed back: out, or finished and not reaped.
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight
+        (self.counters.submitted - self.returned) as u32
     }
 
     /// The queue.
@@ -288,13 +323,22 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     /// What the context has seen.
-    pub const fn counters(&self) -> QueueCounters {
-        self.counters
+    pub fn counters(&self) -> QueueCounters {
+        let out = self.counters.submitted - self.returned - self.finished.len() as u64;
+        QueueCounters {
+            completed: self.counters.submitted - out,
+            ..self.counters
+        }
+    }
+
+    /// How long its requests took, by operation, from when they got their tag until they were completed; `None` without
+    /// [`QueueConfig::latencies`](crate::QueueConfig::latencies).
+    pub fn latencies(&self) -> Option<&OpHistograms> {
+        self.latencies.as_deref()
     }
 
     #[inline]
     fn accepted(&mut self) {
-        self.in_flight += 1;
         self.counters.submitted += 1;
     }
 
@@ -322,24 +366,31 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// A bio's own I/O is over.
     #[inline]
     fn finish_bio(&mut self, bio: Box<bio::Inner>) {
-        let pool = &mut self.pool;
-        if let Some(bio) = finish(bio, &self.home, |part| pool.put_inner(part)) {
-            self.deliver(bio);
+        if bio.odd {
+            return self.finish_odd(bio);
         }
+        self.count(&bio);
+        self.finished.push_back(bio);
     }
 
-    #[inline]
-    fn deliver(&mut self, mut bio: Box<bio::Inner>) {
+    /// The same for one that is part of another, has parts, or is not reaped.
+    #[cold]
+    #[inline(never)]
+    fn finish_odd(&mut self, bio: Box<bio::Inner>) {
+        let pool = &mut self.pool;
+        let Some(mut bio) = finish(bio, &self.home, |part| pool.put_inner(part)) else {
+            return;
+        };
         self.count(&bio);
-        match bio.notify {
+        match core::mem::replace(&mut bio.notify, Notify::Reap) {
             Notify::Reap => self.finished.push_back(bio),
-            _ => {
-                self.in_flight -= 1;
-                match core::mem::replace(&mut bio.notify, Notify::Reap) {
-                    Notify::Call(done) => done(Completion::new(bio)),
-                    Notify::Ticket(slot) => slot.fill(Completion::new(bio)),
-                    Notify::Reap => {}
-                }
+            Notify::Call(done) => {
+                self.returned += 1;
+                done(Completion::new(bio));
+            }
+            Notify::Ticket(slot) => {
+                self.returned += 1;
+                slot.fill(Completion::new(bio));
             }
         }
     }
@@ -347,8 +398,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline]
     fn count(&mut self, bio: &bio::Inner) {
         let counters = &mut self.counters;
-        counters.completed += 1;
-        counters.failed += u64::from(bio.result.is_err());
+        if bio.result.is_err() {
+            counters.failed += 1;
+        }
         match bio.op {
             Op::Read => counters.bytes_read += bio.done,
             Op::Write if bio.len == 0 => counters.flushes += u64::from(bio.result.is_ok()),
@@ -402,7 +454,8 @@ impl<D: BlockDevice> Drop for Context<'_, D> {
         let mut present = self.queue.present.lock();
         present.retain(|other| !Arc::ptr_eq(other, &self.presence));
         drop(present);
-        let out = self.in_flight - self.finished.len() as u32;
+        self.queue.leave(self.hw, self.sole);
+        let out = self.in_flight() - self.finished.len() as u32;
         if out == 0 {
             return;
         }
@@ -423,7 +476,7 @@ impl<D: BlockDevice> fmt::Debug for Context<'_, D> {
         f.debug_struct("Context")
             .field("number", &self.number)
             .field("queue", &self.hw.id)
-            .field("in_flight", &self.in_flight)
+            .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
 }
