@@ -434,6 +434,7 @@ fn a_bad_sector_in_a_zone_moves_the_write_pointer_over_what_was_written() {
         config.badblocks_partial_io = true;
         config.badblocks.apply("+66-66".parse().unwrap()).unwrap();
         config.badblocks.apply("+96-96".parse().unwrap()).unwrap();
+        config.badblocks.apply("+130-130".parse().unwrap()).unwrap();
     });
     let zone = |sector| rig.device.report_zones(Sector::new(sector), 1)[0];
     assert_eq!(outcome(&rig.write(64, 4, 7)), (IO, 2));
