@@ -125,8 +125,20 @@ pub use frames::{
     ram::{RamError, RamFrames},
 };
 pub use limits::segments::{DeviceSegments, device_segments};
+pub use limits::stack::StackError;
 pub use limits::{AtomicLimits, Features, LimitError, Limits, ZoneLimits};
+#[cfg(feature = "std")]
+pub use observe::blktrace::file::{BlkTrace, BlkTraceCreateError, BlkTraceWriteError};
+pub use observe::blktrace::{
+    DeviceNumber, DeviceNumberError, TraceReadError, TraceRecord, TraceRecords, TraceSource,
+};
+pub use observe::counts::EventCounts;
 pub use observe::event::{Action, Event, Probe};
+#[cfg(feature = "tracing")]
+pub use observe::events::TracingProbe;
+pub use observe::histogram::{Bucket, Histogram, OpHistograms};
+pub use observe::rwbs::Rwbs;
+pub use observe::stat::{DiskStat, StatCounters};
 pub use op::{Op, UnknownOp};
 pub use position::{BytePos, SECTOR_SIZE, Sector};
 pub use priority::{Priority, PriorityClass, PriorityError};
@@ -139,6 +151,7 @@ pub use request::merge::{Incoming, Merge};
 pub use request::nested::carry_out;
 pub use request::{Done, QueueId, Request, Tag};
 pub use sched::Elevator;
+pub use sched::mq_deadline::{DeadlineSettings, MqDeadline};
 pub use status::{BlkError, Failure};
 pub use submit::{SubmitError, submit_sync};
 pub use throttle::Throttle;
