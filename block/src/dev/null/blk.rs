@@ -28,8 +28,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::throttle::Throttle;
 use crate::zoned::{Zone, ZoneCond, ZoneFault, ZoneFaultError, Zones};
 
-/// A device that can be told to misbehave, and does so in the same way each time: [`NullConfig`] says how. For one that
-/// is nothing but fast there is [`NullDevice`](crate::NullDevice).
+/// A device that can be told to misbehave, and does so in the same way each time: [`NullConfig`]
+/// says how. For one that is nothing but fast there is [`NullDevice`](crate::NullDevice).
 ///
 /// What becomes of a request, in this order:
 ///
@@ -45,8 +45,8 @@ use crate::zoned::{Zone, ZoneCond, ZoneFault, ZoneFaultError, Zones};
 /// | no memory for what is written | `NOSPC`, the segments before it done |
 /// | otherwise | OK: at once, with the next poll or after a time |
 ///
-/// Bytes that were never written read as zeroes, and as ones beyond a zone's write pointer; without `memory_backed` a
-/// read leaves memory as it is.
+/// Bytes that were never written read as zeroes, and as ones beyond a zone's write pointer; without
+/// `memory_backed` a read leaves memory as it is.
 pub struct NullBlk<M> {
     limits: Limits,
     memory: M,
@@ -69,7 +69,8 @@ pub struct NullBlk<M> {
 struct HwQueue {
     timeouts: Injector,
     requeues: Injector,
-    /// Carried out, and completed from then on; in the order of those times, since all wait as long.
+    /// Carried out, and completed from then on; in the order of those times, since all wait as
+    /// long.
     finished: VecDeque<(Nanos, Done)>,
     /// Never completed.
     stuck: Vec<Request>,
@@ -108,11 +109,12 @@ fn count(counter: &AtomicU64) {
 }
 
 impl<M: FrameAccess> NullBlk<M> {
-    /// A device as `config` says, for bios whose memory is `memory`'s. The clock matters with a timer and with `mbps`
-    /// alone.
+    /// A device as `config` says, for bios whose memory is `memory`'s. The clock matters with a
+    /// timer and with `mbps` alone.
     ///
     /// # Errors
-    /// [`NullConfigError`] if the knobs do not go together, or if there is no memory for the states of the zones.
+    /// [`NullConfigError`] if the knobs do not go together, or if there is no memory for the states
+    /// of the zones.
     pub fn try_new(
         config: NullConfig,
         memory: M,
@@ -310,8 +312,8 @@ impl<M: FrameAccess> NullBlk<M> {
         good.result()
     }
 
-    /// Writes the good part of a request to a zone. How much of it was written in the end goes to `outcome`, since zones know
-    /// the status alone.
+    /// Writes the good part of a request to a zone. How much of it was written in the end goes to
+    /// `outcome`, since zones know the status alone.
     fn write(
         &self,
         request: &Request,
@@ -447,7 +449,8 @@ impl HwQueue {
         self.finished.len() + self.stuck.len()
     }
 
-    /// The first request of `id` that is due. Hardware queues beyond those configured share this one.
+    /// The first request of `id` that is due. Hardware queues beyond those configured share this
+    /// one.
     fn take_due(&mut self, id: QueueId, now: Nanos) -> Option<Done> {
         let at = self
             .finished
@@ -498,7 +501,8 @@ impl<M: FrameAccess> BlockDevice for NullBlk<M> {
         Submitted::Kept
     }
 
-    /// Completes what is due. If nothing is, the clock is told until when nothing will be, and asked again.
+    /// Completes what is due. If nothing is, the clock is told until when nothing will be, and
+    /// asked again.
     fn poll(&self, queue: QueueId, done: &mut dyn FnMut(Done)) {
         let mut found = false;
         for waited in [false, true] {

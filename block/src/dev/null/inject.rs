@@ -7,9 +7,9 @@ use core::str::FromStr;
 use fastrand::Rng;
 use thiserror::Error;
 
-/// When a fault is injected: `<interval>,<probability>,<space>,<times>`, as the kernel's fault injection
-/// has it (`struct fault_attr`, lib/fault-inject.c) and null_blk's `timeout` and `requeue`
-/// parameters take it.
+/// When a fault is injected: `<interval>,<probability>,<space>,<times>`, as the kernel's fault
+/// injection has it (`struct fault_attr`, lib/fault-inject.c) and null_blk's `timeout` and
+/// `requeue` parameters take it.
 ///
 /// ```
 /// use pageless_block::FaultAttr;
@@ -156,8 +156,8 @@ pub enum FaultAttrError {
     },
 }
 
-/// An attribute at work: what it has counted, and its own stream of random numbers, so that two faults
-/// do not shift each other's.
+/// An attribute at work: what it has counted, and its own stream of random numbers, so that two
+/// faults do not shift each other's.
 #[derive(Clone, Debug)]
 pub(super) struct Injector {
     attr: FaultAttr,
