@@ -448,6 +448,23 @@ fn a_bad_sector_in_a_zone_moves_the_write_pointer_over_what_was_written() {
 }
 
 #[test]
+fn memory_that_is_not_there_leaves_the_write_pointer_where_it_was() {
+    let rig = rig(zoned);
+    let base = Pfn::try_new(0x100).unwrap();
+    let other = HeapFrames::new(base, FrameCount::new(64)).unwrap();
+    let mut bio = Bio::write(Sector::new(64), segment(&rig.memory, 0, 512));
+    bio.push(segment(&other, 40 * PAGE_SIZE, 512));
+    assert_eq!(outcome(&rig.run(bio)), (IO, 0), "nothing of it can be read");
+    let zone = rig.device.report_zones(Sector::new(64), 1)[0];
+    assert_eq!(zone.wp, Some(Sector::new(64)));
+    // Without zones the first segment is done.
+    let plain = self::rig(|config| config.memory_backed = true);
+    let mut bio = Bio::write(Sector::new(64), segment(&plain.memory, 0, 512));
+    bio.push(segment(&other, 40 * PAGE_SIZE, 512));
+    assert_eq!(outcome(&plain.run(bio)), (IO, 1));
+}
+
+#[test]
 fn limits_say_what_the_knobs_say() {
     let plain = rig(|_| ()).device.limits();
     assert!(plain.accepts_pageless());

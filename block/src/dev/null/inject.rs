@@ -237,6 +237,8 @@ mod tests {
         assert_ne!(once, strikes("1,30,0,-1", 43, 10_000));
         // Ten standard deviations.
         assert!((2500..3500).contains(&once.len()), "{}", once.len());
+        let rare = strikes("1,1,0,-1", 42, 10_000).len();
+        assert!((50..150).contains(&rare), "{rare}");
     }
 
     #[test]
