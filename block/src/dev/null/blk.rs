@@ -47,6 +47,28 @@ use crate::zoned::{Zone, ZoneCond, ZoneFault, ZoneFaultError, Zones};
 ///
 /// Bytes that were never written read as zeroes, and as ones beyond a zone's write pointer; without
 /// `memory_backed` a read leaves memory as it is.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use pageless_block::{Bio, BlkError, HeapFrames, ManualClock, NullBlk, NullConfig, Sector};
+/// use pageless_block::submit_sync;
+/// use pageless_pfn::{ByteLen, FrameCount, Pfn};
+///
+/// let memory = Arc::new(HeapFrames::new(Pfn::try_new(0x100)?, FrameCount::new(1))?);
+/// let buffer = memory.segment(0, ByteLen::new(4096)).unwrap();
+/// let mut config = NullConfig::new(ByteLen::new(1 << 30));
+/// config.badblocks.apply("+12-12".parse()?)?;
+/// config.badblocks_partial_io = true;
+/// config.badblocks_once = true;
+/// let device = NullBlk::try_new(config, memory, Arc::new(ManualClock::new()))?;
+///
+/// let first = submit_sync(&device, Bio::write(Sector::new(8), buffer))?;
+/// assert_eq!(first.result(), Err(BlkError::Io));
+/// assert_eq!(first.done(), ByteLen::new(4 * 512));
+/// assert!(submit_sync(&device, Bio::write(Sector::new(8), buffer))?.result().is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct NullBlk<M> {
     limits: Limits,
     memory: M,
