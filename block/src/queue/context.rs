@@ -110,7 +110,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     ) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
-        let depth = usize::from(queue.depth);
+        let places = usize::from(queue.places);
         Self {
             queue,
             hw,
@@ -120,7 +120,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
-            finished: VecDeque::with_capacity(depth),
+            finished: VecDeque::with_capacity(places),
             backlog: VecDeque::new(),
             plug: Vec::new(),
             plugged: false,
@@ -146,8 +146,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let Err(reason) = well_formed(&inner) {
             return Err(self.reject(inner, reason));
         }
-        if self.in_flight >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
-            let depth = self.queue.depth;
+        if self.in_flight >= u32::from(self.queue.places) || !self.backlog.is_empty() {
+            let depth = self.queue.places;
             return Err(self.reject(inner, RejectReason::QueueFull { depth }));
         }
         self.tell_bio(Action::Queue, &inner, inner.len, 0);

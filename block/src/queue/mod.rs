@@ -125,6 +125,9 @@ pub struct RequestQueue<D> {
     pub(crate) timeout: Option<Duration>,
     pub(crate) probe: Option<Arc<dyn Probe>>,
     pub(crate) depth: u16,
+    /// How many requests a hardware queue can have, and a context bios in flight: more than `depth` with
+    /// an elevator, which would have nothing to choose from otherwise.
+    pub(crate) places: u16,
     /// Contexts made so far.
     contexts: AtomicU32,
     /// What each context that exists shows to those who quiesce.
@@ -236,6 +239,7 @@ impl<D: BlockDevice> RequestQueue<D> {
             timeout: config.timeout,
             probe: config.probe,
             depth,
+            places: tags,
             contexts: AtomicU32::new(0),
             present: Lock::default(),
         })

@@ -82,7 +82,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
         let Some(tag) = tag else {
             self.tell_bio(Action::SleepRequest, &incoming.bio, incoming.bio.len, 0);
-            let depth = self.queue.depth;
+            let depth = self.queue.places;
             return Err((incoming, RejectReason::QueueFull { depth }));
         };
         self.one_more_out();
@@ -283,6 +283,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         };
         let room = u32::from(self.queue.depth);
         loop {
+            // What the device had no room for comes before the others. And while it has none, requests
+            // are better off with the scheduler: bios can still join them there.
+            if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                self.run_parked();
+                if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                    return;
+                }
+            }
             // Relaxed: a bound that may be passed by as many as there are threads.
             if self.hw.at_device.load(Ordering::Relaxed) >= room {
                 return;
