@@ -6,6 +6,7 @@ extern crate alloc;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::mem;
+use core::time::Duration;
 use std::sync::Mutex;
 
 use pageless_block::{
@@ -200,6 +201,57 @@ fn deadline_sends_a_plug_of_requests_by_class_direction_and_position() {
     drop(plug);
     assert_eq!(drain(&mut context), 8);
     assert_eq!(device.sectors(), [999, 110, 510, 910, 100, 500, 900, 0]);
+}
+
+#[test]
+fn a_device_that_takes_one_at_a_time_leaves_the_scheduler_a_choice() {
+    let device = Desk::new(1, unlimited());
+    let config = QueueConfig {
+        depth: 1,
+        elevator_depth: 8,
+        elevator: mq_deadline(),
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(&device, config).unwrap();
+    let mut context = queue.context(QueueId::new(0)).unwrap();
+    for sector in [500, 400, 100, 300, 200, 900, 700, 800] {
+        context.submit(bio(Op::Read, sector, 1)).unwrap();
+    }
+    assert!(context.submit(bio(Op::Read, 0, 1)).is_err());
+    assert_eq!(drain(&mut context), 8);
+    // From where the first one was, and then from the one that has waited for longest.
+    let order = [500, 700, 800, 900, 400, 100, 200, 300];
+    assert_eq!(device.sectors(), order);
+}
+
+#[test]
+fn an_overdue_request_goes_before_those_further_on() {
+    let device = Desk::new(1, unlimited());
+    let clock = Arc::new(ManualClock::new());
+    let deadline = DeadlineSettings {
+        fifo_batch: 1,
+        ..DeadlineSettings::default()
+    };
+    let config = QueueConfig {
+        depth: 1,
+        elevator_depth: 8,
+        elevator: Some(Box::new(MqDeadline::new(&deadline, 8))),
+        clock: Some(clock.clone()),
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(&device, config).unwrap();
+    let mut context = queue.context(QueueId::new(0)).unwrap();
+    context.submit(bio(Op::Read, 500, 1)).unwrap();
+    context.submit(bio(Op::Read, 100, 1)).unwrap();
+    clock.advance(Duration::from_millis(499));
+    for sector in [600, 700, 800] {
+        context.submit(bio(Op::Read, sector, 1)).unwrap();
+    }
+    assert!(context.reap().is_some());
+    assert_eq!(device.sectors(), [500, 600]);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(drain(&mut context), 4);
+    assert_eq!(device.sectors(), [100, 700, 800]);
 }
 
 #[test]
