@@ -45,7 +45,6 @@ fn neighbours_on_the_device_merge_wherever_their_memory_is() {
 fn what_differs_in_operation_flags_or_priority_stays_apart() {
     let (front, back) = ([plain(0, 512)], [plain(0x1000, 512)]);
     let limits = unlimited();
-    let cutter = Cutter::new(&limits);
     let write = shape(Op::Write, 0, &front);
     fn part<'a>(
         limits: &Limits,
