@@ -240,7 +240,7 @@ impl Memmap {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1500,
+        cases: 500,
         max_global_rejects: 100_000,
         ..ProptestConfig::default()
     })]
