@@ -38,6 +38,7 @@ use crate::queue::gate::Gate;
 use crate::queue::tags::Tags;
 use crate::request::{QueueId, Request, Tag};
 use crate::sched::Elevator;
+use crate::sched::shared::SharedElevator;
 use crate::sync::Lock;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -130,7 +131,7 @@ pub struct RequestQueue<D> {
     pub(crate) usual: Usual,
     pub(crate) cutter: Cutter,
     pub(crate) hw: Box<[HwQueue]>,
-    pub(crate) elevator: Option<Lock<Box<dyn Elevator>>>,
+    pub(crate) elevator: Option<SharedElevator>,
     pub(crate) gate: Gate,
     pub(crate) barrier: Barrier,
     pub(crate) clock: Option<Arc<dyn Clock>>,
@@ -250,7 +251,7 @@ impl<D: BlockDevice> RequestQueue<D> {
             hw: (0..hw_queues)
                 .map(|id| HwQueue::new(QueueId::new(id), tags, timed))
                 .collect(),
-            elevator: config.elevator.map(Lock::new),
+            elevator: config.elevator.map(SharedElevator::new),
             gate: Gate::new(),
             barrier: Barrier::new(),
             clock: config.clock,

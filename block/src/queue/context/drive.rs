@@ -304,7 +304,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
         }
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
-            let end = elevator.lock().merge(incoming, limits)?;
+            let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
             if let Some(stat) = &queue.stat {
                 stat.merged(number, told.op);
@@ -373,7 +373,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let left = if Failpoint::ElevatorInsert.hit() {
             Err(request)
         } else {
-            elevator.lock().insert(request, now)
+            elevator.insert(request, now)
         };
         if let Err(request) = left {
             self.hw.park(request, false);
@@ -401,7 +401,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 return;
             }
             let now = self.queue.now();
-            let Some(request) = elevator.lock().dispatch(now) else {
+            let Some(request) = elevator.dispatch(now) else {
                 return;
             };
             match self.issue(request) {
