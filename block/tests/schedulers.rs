@@ -93,8 +93,11 @@ impl BlockDevice for Desk {
         Submitted::Kept
     }
 
-    fn poll(&self, _queue: QueueId, done: &mut dyn FnMut(Done)) {
-        let next = self.kept.lock().unwrap().pop_front();
+    fn poll(&self, queue: QueueId, done: &mut dyn FnMut(Done)) {
+        let mut kept = self.kept.lock().unwrap();
+        let first = kept.iter().position(|request| request.queue() == queue);
+        let next = first.and_then(|at| kept.remove(at));
+        drop(kept);
         if let Some(request) = next {
             done(request.complete(Ok(())));
         }
@@ -266,6 +269,45 @@ fn another_scheduler_takes_its_place() {
     drop(plug);
     assert_eq!(drain(&mut context), 4);
     assert_eq!(device.sectors(), [100, 300, 200, 0]);
+}
+
+#[test]
+fn threads_that_share_a_scheduler_each_get_their_own_back() {
+    const BIOS: u64 = 2000;
+    for elevator in [mq_deadline(), shortest_first()] {
+        let device = Desk::new(3, unlimited());
+        let config = QueueConfig {
+            hw_queues: 2,
+            depth: 4,
+            elevator,
+            ..QueueConfig::default()
+        };
+        let queue = RequestQueue::try_new(&device, config).unwrap();
+        std::thread::scope(|threads| {
+            for thread in 0..4 {
+                let queue = &queue;
+                threads.spawn(move || {
+                    let id = QueueId::new((thread % 2) as u16);
+                    let mut context = queue.shared_context(id).unwrap();
+                    let mut back = Vec::new();
+                    for number in 0..BIOS {
+                        let token = thread * BIOS + number;
+                        let mut bio = bio(Op::Write, token * 8, 8).with_token(token);
+                        while let Err(rejected) = context.submit(bio) {
+                            bio = rejected.bio;
+                            back.extend(context.reap().map(|done| done.token()));
+                        }
+                    }
+                    context.drain(|done| back.push(done.token()));
+                    back.sort_unstable();
+                    assert!(back.into_iter().eq(thread * BIOS..(thread + 1) * BIOS));
+                });
+            }
+        });
+        let sectors: u64 = device.seen().iter().map(|one| one.2).sum();
+        assert_eq!(sectors, 4 * BIOS * 8);
+        assert_eq!(queue.in_flight(), 0);
+    }
 }
 
 #[test]

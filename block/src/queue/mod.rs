@@ -71,8 +71,8 @@ pub struct QueueConfig {
     /// How many requests a hardware queue gives to the device at a time (Linux's default is 128), and
     /// how many bios a context may have in flight.
     pub depth: u16,
-    /// How many requests an elevator may have to choose from, for each hardware queue; ignored without one. 0 stands
-    /// for twice the depth, as in Linux.
+    /// How many requests an elevator may have to choose from, for each hardware queue, and then how many
+    /// bios a context may have in flight; ignored without one. 0 stands for twice the depth, as in Linux.
     pub elevator_depth: u16,
     /// Who decides which request goes first; `None` sends them in the order in which they come.
     pub elevator: Option<Box<dyn Elevator>>,
