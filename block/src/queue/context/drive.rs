@@ -146,7 +146,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             tag = self.take_tag();
         }
         let Some(tag) = tag else {
-            let depth = self.queue.depth;
+            let depth = self.queue.places;
             self.tell_plug(Action::SleepRequest, 0);
             return Err(RejectReason::QueueFull { depth });
         };
@@ -314,7 +314,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
         }
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
-            let end = elevator.lock().merge(incoming, limits)?;
+            let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
             if let Some(stat) = &queue.stat {
                 stat.merged(number, told.op);
@@ -383,7 +383,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let left = if Failpoint::ElevatorInsert.hit() {
             Err(request)
         } else {
-            elevator.lock().insert(request, now)
+            elevator.insert(request, now)
         };
         if let Err(request) = left {
             self.hw.park(request, false);
@@ -398,11 +398,19 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         };
         let room = u32::from(self.queue.depth);
         loop {
+            // What the device had no room for comes before the others. And while it has none, requests
+            // are better off with the scheduler: bios can still join them there.
+            if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                self.run_parked();
+                if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                    return;
+                }
+            }
             // Relaxed: a bound that may be passed by as many as there are threads.
             if self.hw.at_device.load(Ordering::Relaxed) >= room {
                 return;
             }
-            let Some(request) = elevator.lock().dispatch(self.time) else {
+            let Some(request) = elevator.dispatch(self.time) else {
                 return;
             };
             match self.issue(request) {
