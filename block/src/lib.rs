@@ -111,6 +111,7 @@ pub use frames::{
     ram::{RamError, RamFrames},
 };
 pub use limits::segments::{DeviceSegments, device_segments};
+pub use limits::stack::StackError;
 pub use limits::{AtomicLimits, Features, LimitError, Limits, ZoneLimits};
 pub use observe::event::{Action, Event, Probe};
 pub use op::{Op, UnknownOp};
