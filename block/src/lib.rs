@@ -98,9 +98,15 @@ pub use clock::MonotonicClock;
 pub use clock::{Clock, ManualClock, Nanos};
 pub use copy::Span;
 pub use counters::QueueCounters;
+pub use dev::linear::{Linear, LinearError};
 pub use dev::null::NullDevice;
+pub use dev::partition::{Partition, PartitionError};
 #[cfg(feature = "std")]
 pub use dev::pmem::{BeyondDevice, Pmem};
+pub use dev::stripe::{Stripe, StripeError};
+pub use dev::write_cache::{
+    PowerCut, PowerCutReport, WriteBack, WriteCache, WriteCacheConfig, WriteCacheError,
+};
 pub use device::{Abort, BlockDevice, Submitted};
 pub use failpoint::Failpoint;
 pub use flags::BioFlags;

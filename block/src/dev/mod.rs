@@ -1,5 +1,11 @@
 //! Drivers.
 
+pub(crate) mod linear;
+mod members;
 pub(crate) mod null;
+pub(crate) mod partition;
 #[cfg(feature = "std")]
 pub(crate) mod pmem;
+pub(crate) mod stripe;
+mod trail;
+pub(crate) mod write_cache;
