@@ -1,5 +1,8 @@
 //! Drivers.
 
+pub(crate) mod bounce;
+pub(crate) mod delay;
+pub(crate) mod flakey;
 pub(crate) mod linear;
 mod members;
 pub(crate) mod null;
