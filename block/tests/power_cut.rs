@@ -150,7 +150,7 @@ fn run(script: &[Step], setup: Setup, lasting: u64, accident: PowerCut) -> Run {
     // Either one cache right before the store, or one more before that.
     let staging = |which: u64| segment(&ram, STAGING + which * 2048, 2048);
     let config_below = WriteCacheConfig {
-        fua: setup.seed.is_multiple_of(2),
+        fua: setup.seed & 2 == 0,
         ..config
     };
     let lower: Box<dyn BlockDevice>;

@@ -24,7 +24,8 @@ use crate::request::{Done, QueueId, Request, Tag};
 use crate::status::{BlkError, Failure};
 use crate::sync::Lock;
 
-/// What bouncing has cost so far.
+/// What bouncing has cost so far. A request that the device had no room for is copied again when it is tried
+/// again, and counted again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BounceCounters {
     /// Requests whose memory was replaced.

@@ -10,7 +10,7 @@ use pageless_block::{
     Abort, BlkError, BlockDevice, BytePos, Data, Done, Failure, FrameAccess, Limits, Op, QueueId,
     RamFrames, Request, Submitted, Tag,
 };
-use pageless_pfn::{ByteLen, FrameCount, Pfn, PhysSegment};
+use pageless_pfn::{ByteLen, FrameCount, Pfn, PfnFlags, PfnT, PhysSegment};
 
 pub(crate) const SECTOR: u64 = 512;
 pub(crate) const RAM_BASE: u64 = 0x100;
@@ -24,6 +24,12 @@ pub(crate) fn ram(frames: u64) -> Arc<RamFrames> {
 
 pub(crate) fn segment(ram: &RamFrames, offset: u64, len: u64) -> PhysSegment {
     ram.segment(offset, ByteLen::new(len)).unwrap()
+}
+
+/// The same bytes, said to have no descriptors.
+pub(crate) fn pageless(segment: PhysSegment) -> PhysSegment {
+    let frame = PfnT::new(segment.frame().pfn(), PfnFlags::DEV);
+    PhysSegment::try_new(frame, segment.offset(), segment.len()).unwrap()
 }
 
 pub(crate) fn bytes_of(access: &impl FrameAccess, segment: PhysSegment) -> Vec<u8> {
@@ -41,6 +47,8 @@ pub(crate) struct Seen {
     pub(crate) len: u64,
     /// Whether all of its frames have descriptors.
     pub(crate) paged: bool,
+    /// The address of its first byte of memory; 0 if it has none.
+    pub(crate) memory: u64,
 }
 
 impl Seen {
@@ -51,6 +59,7 @@ impl Seen {
             at: request.position().get(),
             len: request.len().get(),
             paged: request.segments().all(|s| s.frame().paged().is_ok()),
+            memory: request.segments().next().map_or(0, |s| s.phys().get()),
         }
     }
 }
@@ -60,6 +69,8 @@ pub(crate) struct Store {
     pub(crate) limits: Limits,
     pub(crate) bytes: Mutex<Vec<u8>>,
     pub(crate) seen: Mutex<Vec<Seen>>,
+    /// What it has after a discard.
+    pub(crate) discarded: u8,
     ram: Arc<RamFrames>,
 }
 
@@ -77,6 +88,7 @@ impl Store {
             limits,
             bytes: Mutex::new(vec![0; len]),
             seen: Mutex::default(),
+            discarded: DISCARDED,
             ram: Arc::clone(ram),
         }
     }
@@ -124,7 +136,7 @@ impl BlockDevice for Store {
                     }
                 }
                 (Data::None, Op::WriteZeroes) => here.fill(0),
-                (Data::None, Op::Discard) => here.fill(DISCARDED),
+                (Data::None, Op::Discard) => here.fill(self.discarded),
                 (Data::None, Op::Flush) => {}
                 (Data::None, _) => return Err(BlkError::NotSupported.into()),
             }
