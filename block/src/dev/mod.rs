@@ -1,9 +1,18 @@
 //! Drivers.
 
+pub(crate) mod bounce;
+pub(crate) mod delay;
+pub(crate) mod flakey;
+pub(crate) mod linear;
+mod members;
 pub(crate) mod null;
+pub(crate) mod partition;
 #[cfg(feature = "std")]
 pub(crate) mod pmem;
 pub(crate) mod ram;
+pub(crate) mod stripe;
+mod trail;
+pub(crate) mod write_cache;
 
 use pageless_pfn::{ByteLen, PhysSegment};
 
@@ -14,8 +23,8 @@ use crate::request::Request;
 use crate::request::data::Data;
 use crate::status::Failure;
 
-/// Moves the first `len` bytes of a request between its memory and `at` in a store. The failure of a segment says
-/// how many bytes those before it had.
+/// Moves the first `len` bytes of a request between its memory and `at` in a store. The failure of
+/// a segment says how many bytes those before it had.
 fn transfer(
     store: &SparseFrames,
     memory: &impl FrameAccess,
@@ -38,7 +47,8 @@ fn transfer(
     }
 }
 
-/// Calls `copy` with each segment of memory and the place that belongs to it, for the first `len` bytes.
+/// Calls `copy` with each segment of memory and the place that belongs to it, for the first `len`
+/// bytes.
 fn each_part(
     memory: impl Iterator<Item = PhysSegment>,
     at: BytePos,

@@ -15,6 +15,7 @@ use crate::bio::chain::{Chain, finish};
 use crate::bio::completion::{Completion, Notify};
 use crate::bio::pool::BioPool;
 use crate::bio::{self, Bio};
+use crate::clock::Nanos;
 use crate::counters::QueueCounters;
 use crate::device::BlockDevice;
 use crate::failpoint::Failpoint;
@@ -100,6 +101,8 @@ pub struct Context<'q, D: BlockDevice> {
     todo: VecDeque<Next>,
     /// What the device has handed over and we have not looked at; empty between calls.
     landing: Vec<Done>,
+    /// What time it was when it last looked.
+    time: Nanos,
     /// Bios handed back, of those accepted.
     returned: u64,
     counters: QueueCounters,
@@ -116,7 +119,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     ) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
-        let depth = usize::from(queue.depth);
+        let places = usize::from(queue.places);
         Self {
             queue,
             hw,
@@ -127,12 +130,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
-            finished: VecDeque::with_capacity(depth),
+            finished: VecDeque::with_capacity(places),
             backlog: VecDeque::new(),
             plug: Vec::new(),
             plugged: false,
             todo: VecDeque::new(),
             landing: Vec::new(),
+            time: Nanos::ZERO,
             returned: 0,
             counters: QueueCounters::default(),
             latencies: queue.latencies.then(|| Box::new(OpHistograms::new())),
@@ -151,7 +155,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     pub fn submit(&mut self, bio: impl Into<Bio>) -> Result<(), Rejected> {
         let bio: Bio = bio.into();
         let inner = bio.inner;
-        if self.in_flight() >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
+        if self.in_flight() >= u32::from(self.queue.places) || !self.backlog.is_empty() {
             return Err(self.no_room(inner));
         }
         if !self.queue.usual.admits(&inner) {
@@ -164,7 +168,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[cold]
     fn no_room(&mut self, bio: Box<bio::Inner>) -> Rejected {
-        let depth = self.queue.depth;
+        let depth = self.queue.places;
         let full = RejectReason::QueueFull { depth };
         let reason = well_formed(&bio).err().unwrap_or(full);
         self.reject(bio, reason)
@@ -195,7 +199,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline]
     fn admitted(&mut self, bio: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
         let position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
-        self.queue.device.expect(BytePos::new(position));
+        self.queue.device.expect(bio.op, BytePos::new(position));
         match self.queue.cutter.cut(&shape_of(&bio, flags)) {
             Cut::Fits => {
                 self.accepted();
@@ -420,7 +424,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         });
     }
 
-    fn event(&self, time: crate::clock::Nanos, action: Action, bio: &bio::Inner) -> Event {
+    fn event(&self, time: Nanos, action: Action, bio: &bio::Inner) -> Event {
         Event {
             action,
             time,

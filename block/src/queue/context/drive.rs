@@ -146,7 +146,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             tag = self.take_tag();
         }
         let Some(tag) = tag else {
-            let depth = self.queue.depth;
+            let depth = self.queue.places;
             self.tell_plug(Action::SleepRequest, 0);
             return Err(RejectReason::QueueFull { depth });
         };
@@ -220,7 +220,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     #[inline]
-    fn fill(&self, mut inner: Box<request::Inner>, incoming: Incoming) -> Request {
+    fn fill(&mut self, mut inner: Box<request::Inner>, incoming: Incoming) -> Request {
         let bio = incoming.bio;
         inner.op = bio.op;
         inner.owed = true;
@@ -240,10 +240,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         Request(inner)
     }
 
+    /// Now. What happens within one call of the caller's happens at one time, or the clock would cost more
+    /// than everything else.
+    #[inline]
+    fn look_at_clock(&mut self) -> Nanos {
+        if self.queue.clock.is_some() {
+            self.time = self.queue.now();
+        }
+        self.time
+    }
+
     #[cold]
     #[inline(never)]
-    fn note_start(&self, inner: &mut request::Inner) {
-        inner.started = self.queue.now();
+    fn note_start(&mut self, inner: &mut request::Inner) {
+        inner.started = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             match self.queue.clock {
                 Some(_) => stat.started_at(self.number, inner.op, inner.started),
@@ -255,7 +265,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn note_end(&mut self, inner: &request::Inner) {
-        let now = self.queue.now();
+        let now = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             let done = ByteLen::new(inner.done);
             match self.queue.clock {
@@ -304,7 +314,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
         }
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
-            let end = elevator.lock().merge(incoming, limits)?;
+            let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
             if let Some(stat) = &queue.stat {
                 stat.merged(number, told.op);
@@ -369,11 +379,11 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return self.issue_and_handle(request);
         };
         self.tell_request(Action::Insert, &request);
-        let now = self.queue.now();
+        let now = self.time;
         let left = if Failpoint::ElevatorInsert.hit() {
             Err(request)
         } else {
-            elevator.lock().insert(request, now)
+            elevator.insert(request, now)
         };
         if let Err(request) = left {
             self.hw.park(request, false);
@@ -388,12 +398,19 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         };
         let room = u32::from(self.queue.depth);
         loop {
+            // What the device had no room for comes before the others. And while it has none, requests
+            // are better off with the scheduler: bios can still join them there.
+            if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                self.run_parked();
+                if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                    return;
+                }
+            }
             // Relaxed: a bound that may be passed by as many as there are threads.
             if self.hw.at_device.load(Ordering::Relaxed) >= room {
                 return;
             }
-            let now = self.queue.now();
-            let Some(request) = elevator.lock().dispatch(now) else {
+            let Some(request) = elevator.dispatch(self.time) else {
                 return;
             };
             match self.issue(request) {
@@ -455,7 +472,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw.at_device.fetch_add(1, Ordering::Relaxed);
         }
         if queue.clock.is_some() {
-            request.0.issued = queue.now();
+            request.0.issued = self.time;
             self.set_deadline(&request);
         }
         self.tell_request(Action::Issue, &request);
@@ -544,6 +561,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn sequence(&mut self, request: Request) {
         let hw = self.hw_of(&request);
         if request.0.step == Step::Flush {
+            self.tell_request(Action::Complete, &request);
             self.note_flush(&request);
         }
         let todo = &mut self.todo;
@@ -557,9 +575,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
     }
 
-    fn note_flush(&self, flush: &Request) {
+    fn note_flush(&mut self, flush: &Request) {
         if let Some(stat) = &self.queue.stat {
-            stat.flushed(self.queue.now().since(flush.0.issued));
+            let now = self.look_at_clock();
+            stat.flushed(now.since(flush.0.issued));
         }
     }
 
@@ -619,14 +638,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.device_segments = None;
         let first = inner.bios.take_first();
         let mut rest = mem::take(inner.bios.rest_mut());
-        let mut behind = rest.len();
-        for mut bio in first.into_iter().chain(rest.drain(..)) {
-            // Merged: each gets its share of what is done, and those that are done have not failed. But
-            // a driver may fail after the last byte, and somebody must hear of it.
+        let mut bios = first.into_iter().chain(rest.drain(..)).peekable();
+        while let Some(mut bio) = bios.next() {
+            // Merged: each gets its share of what is done, and those that are done have not failed. But a
+            // driver may fail after the last byte, and somebody must hear of it.
             let done = left.min(bio.len);
-            let well = done == bio.len && behind != 0;
-            behind = behind.saturating_sub(1);
-            bio.result = if well { Ok(()) } else { result };
+            let spared = done == bio.len && bios.peek().is_some();
+            bio.result = if spared { Ok(()) } else { result };
             bio.done = done;
             left -= done;
             if written.is_some() && result.is_ok() {
@@ -635,6 +653,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
             self.finish_bio(bio);
         }
+        drop(bios);
         *inner.bios.rest_mut() = rest;
         self.put_settled(inner);
     }
@@ -651,6 +670,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// Asks the device what it has finished, and sends what could not go before.
     pub fn poll(&mut self) {
+        self.look_at_clock();
         self.unplug();
         // The device may hold a lock of its own while it hands things over, so nothing is submitted
         // before it has returned.
@@ -700,7 +720,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if self.queue.timeout.is_none() {
             return;
         }
-        let (now, hw) = (self.queue.now(), self.hw);
+        let (now, hw) = (self.time, self.hw);
         for (tag, deadline) in hw.deadlines.iter().enumerate() {
             let at = deadline.load(Ordering::Relaxed);
             if at == 0 || at > now.get() {
