@@ -373,7 +373,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if bio.odd {
             return self.finish_odd(bio);
         }
-        self.count(&bio);
+        self.counters.count(&bio);
         self.finished.push_back(bio);
     }
 
@@ -381,11 +381,19 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn finish_odd(&mut self, bio: Box<bio::Inner>) {
-        let pool = &mut self.pool;
-        let Some(mut bio) = finish(bio, &self.home, |part| pool.put_inner(part)) else {
+        let (pool, counters, returned) = (&mut self.pool, &mut self.counters, &mut self.returned);
+        let over = finish(bio, &self.home, |part, piece| {
+            // A part was submitted here, a piece was made here.
+            if !piece {
+                *returned += 1;
+                counters.count(&part);
+            }
+            pool.put_inner(part);
+        });
+        let Some(mut bio) = over else {
             return;
         };
-        self.count(&bio);
+        self.counters.count(&bio);
         match core::mem::replace(&mut bio.notify, Notify::Reap) {
             Notify::Reap => self.finished.push_back(bio),
             Notify::Call(done) => {
@@ -396,22 +404,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 self.returned += 1;
                 slot.fill(Completion::new(bio));
             }
-        }
-    }
-
-    #[inline]
-    fn count(&mut self, bio: &bio::Inner) {
-        let counters = &mut self.counters;
-        if bio.result.is_err() {
-            counters.failed += 1;
-        }
-        match bio.op {
-            Op::Read => counters.bytes_read += bio.done,
-            Op::Write if bio.len == 0 => counters.flushes += u64::from(bio.result.is_ok()),
-            Op::Write | Op::ZoneAppend => counters.bytes_written += bio.done,
-            Op::Discard | Op::SecureErase => counters.bytes_discarded += bio.done,
-            Op::WriteZeroes => counters.bytes_zeroed += bio.done,
-            _ => {}
         }
     }
 
@@ -438,6 +430,24 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             len: ByteLen::new(bio.len),
             error: None,
             detail: 0,
+        }
+    }
+}
+
+impl QueueCounters {
+    /// A bio is over.
+    #[inline]
+    fn count(&mut self, bio: &bio::Inner) {
+        if bio.result.is_err() {
+            self.failed += 1;
+        }
+        match bio.op {
+            Op::Read => self.bytes_read += bio.done,
+            Op::Write if bio.len == 0 => self.flushes += u64::from(bio.result.is_ok()),
+            Op::Write | Op::ZoneAppend => self.bytes_written += bio.done,
+            Op::Discard | Op::SecureErase => self.bytes_discarded += bio.done,
+            Op::WriteZeroes => self.bytes_zeroed += bio.done,
+            _ => {}
         }
     }
 }
