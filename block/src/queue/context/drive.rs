@@ -386,17 +386,17 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let Some(elevator) = &self.queue.elevator else {
             return;
         };
-        let room = u32::from(self.queue.depth);
+        // What it chose before goes before what it chooses now.
+        self.run_parked();
         loop {
-            // Relaxed: a bound that may be passed by as many as there are threads.
-            if self.hw.at_device.load(Ordering::Relaxed) >= room {
+            if self.hw.parked_count.load(Ordering::Acquire) != 0 || self.is_full(self.hw) {
                 return;
             }
             let now = self.queue.now();
             let Some(request) = elevator.lock().dispatch(now) else {
                 return;
             };
-            match self.issue(request) {
+            match self.issue(request, false) {
                 Issued::Done(done) => self.handle(done),
                 Issued::Kept => {}
                 Issued::Parked => return,
@@ -404,10 +404,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
     }
 
+    /// Whether the device has as many requests of `hw` as it is to have. Without an elevator there are no
+    /// more than that.
+    fn is_full(&self, hw: &HwQueue) -> bool {
+        // Relaxed: a bound that may be passed by as many as there are threads.
+        self.queue.elevator.is_some()
+            && hw.at_device.load(Ordering::Relaxed) >= u32::from(self.queue.depth)
+    }
+
     /// Gives the device what could not go before.
     fn run_parked(&mut self) {
         while let Some(request) = self.hw.unpark() {
-            match self.issue(request) {
+            match self.issue(request, true) {
                 Issued::Done(done) => self.handle(done),
                 Issued::Kept => {}
                 Issued::Parked => return,
@@ -417,21 +425,30 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[inline]
     fn issue_and_handle(&mut self, request: Request) {
-        if let Issued::Done(done) = self.issue(request) {
+        if let Issued::Done(done) = self.issue(request, false) {
             self.handle(done);
         }
     }
 
+    /// Gives a request to the device, or parks it: before those that wait already if it is `first`.
     #[inline]
-    fn issue(&mut self, request: Request) -> Issued {
+    fn issue(&mut self, request: Request, first: bool) -> Issued {
         let queue = self.queue;
+        // A flush is one more than the device is promised.
+        if queue.elevator.is_some()
+            && request.0.step != Step::Flush
+            && self.is_full(self.hw_of(&request))
+        {
+            self.hw_of(&request).park(request, first);
+            return Issued::Parked;
+        }
         // Relaxed: ordered by the barrier. Either the gate is seen to be closed here, or this is seen by
         // `RequestQueue::quiesce` and waited for.
         self.presence.issuing.store(true, Ordering::Relaxed);
         queue.barrier.light();
         if !queue.gate.is_open() && queue.gate.quiesced() {
             self.presence.issuing.store(false, Ordering::Release);
-            self.hw_of(&request).park(request, false);
+            self.hw_of(&request).park(request, first);
             return Issued::Parked;
         }
         let submitted = self.hand_over(request);
@@ -574,7 +591,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         while let Some(next) = self.todo.pop_front() {
             match next {
                 Next::Issue(request) => {
-                    if let Issued::Done(done) = self.issue(request) {
+                    if let Issued::Done(done) = self.issue(request, false) {
                         self.sequence(done.0);
                     }
                 }
