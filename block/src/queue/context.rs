@@ -23,7 +23,6 @@ use crate::limits::split::{Cut, Shape};
 use crate::mutant::Mutant;
 use crate::observe::event::{Action, Event};
 use crate::observe::histogram::OpHistograms;
-use crate::op::Op;
 use crate::position::{BytePos, SECTOR_SIZE};
 use crate::queue::admission::{RejectReason, Verdict, admit, well_formed};
 use crate::queue::flush::Next;
@@ -369,7 +368,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if bio.odd {
             return self.finish_odd(bio);
         }
-        self.count(&bio);
+        self.counters.count(&bio);
         self.finished.push_back(bio);
     }
 
@@ -377,11 +376,19 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn finish_odd(&mut self, bio: Box<bio::Inner>) {
-        let pool = &mut self.pool;
-        let Some(mut bio) = finish(bio, &self.home, |part| pool.put_inner(part)) else {
+        let (pool, counters, returned) = (&mut self.pool, &mut self.counters, &mut self.returned);
+        let recycle = |part: Box<bio::Inner>, submitted| {
+            if submitted {
+                // A bio like any other, but that nobody gets it back.
+                counters.count(&part);
+                *returned += 1;
+            }
+            pool.put_inner(part);
+        };
+        let Some(mut bio) = finish(bio, &self.home, recycle) else {
             return;
         };
-        self.count(&bio);
+        self.counters.count(&bio);
         match core::mem::replace(&mut bio.notify, Notify::Reap) {
             Notify::Reap => self.finished.push_back(bio),
             Notify::Call(done) => {
@@ -392,22 +399,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 self.returned += 1;
                 slot.fill(Completion::new(bio));
             }
-        }
-    }
-
-    #[inline]
-    fn count(&mut self, bio: &bio::Inner) {
-        let counters = &mut self.counters;
-        if bio.result.is_err() {
-            counters.failed += 1;
-        }
-        match bio.op {
-            Op::Read => counters.bytes_read += bio.done,
-            Op::Write if bio.len == 0 => counters.flushes += u64::from(bio.result.is_ok()),
-            Op::Write | Op::ZoneAppend => counters.bytes_written += bio.done,
-            Op::Discard | Op::SecureErase => counters.bytes_discarded += bio.done,
-            Op::WriteZeroes => counters.bytes_zeroed += bio.done,
-            _ => {}
         }
     }
 
