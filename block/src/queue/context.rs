@@ -31,7 +31,7 @@ use crate::queue::{HwQueue, RequestQueue};
 use crate::request::merge::Incoming;
 use crate::request::{self, Done, Request};
 use crate::status::BlkError;
-use crate::sync::atomic::{AtomicBool, AtomicU32};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 pub use plug::Plug;
 
 /// What a context shows to those who quiesce its queue.
@@ -39,7 +39,8 @@ pub use plug::Plug;
 pub(crate) struct Presence {
     /// Whether its thread is in [`BlockDevice::submit`], or about to look whether it may.
     pub(crate) issuing: AtomicBool,
-    /// Requests it has out: plugged, waiting, scheduled or at the device. Written by its thread alone.
+    /// Requests it has out: plugged, waiting, scheduled or at the device. And one more while pieces of a bio
+    /// wait for theirs. Written by its thread alone.
     pub(crate) out: AtomicU32,
 }
 
@@ -203,7 +204,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                     flags,
                     context: self.number,
                 };
-                match self.start(incoming) {
+                match self.start(incoming, false) {
                     Ok(()) => Ok(()),
                     Err((incoming, reason)) => {
                         self.counters.submitted -= 1;
@@ -224,11 +225,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn split(&mut self, whole: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
-        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+        // As a whole: its pieces go on once it is inside, whoever freezes the queue then.
+        if !self.enter() {
+            self.one_less_out();
             return Err(self.reject(whole, RejectReason::Frozen));
         }
         self.accepted();
         if Failpoint::ChainAlloc.hit() {
+            self.one_less_out();
             self.over(whole, Err(BlkError::Resource));
             return Ok(());
         }
@@ -266,6 +270,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 context: self.number,
             };
             self.start_or_wait(incoming);
+        }
+        if self.backlog.is_empty() {
+            self.one_less_out();
         }
         if let Some((whole, _)) = chain.park(whole, &self.home) {
             self.finish_bio(whole);
@@ -442,6 +449,8 @@ fn shape_of(bio: &bio::Inner, flags: BioFlags) -> Shape<'_> {
 
 impl<D: BlockDevice> Drop for Context<'_, D> {
     fn drop(&mut self) {
+        // A driver may have panicked: nobody is to wait for it. Release: as in `issue`.
+        self.presence.issuing.store(false, Ordering::Release);
         let mut present = self.queue.present.lock();
         present.retain(|other| !Arc::ptr_eq(other, &self.presence));
         drop(present);

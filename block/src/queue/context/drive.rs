@@ -34,29 +34,42 @@ enum Issued {
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way.
+    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way. Whether the
+    /// queue is frozen matters to those that are not `inside` yet.
     ///
     /// # Errors
     /// The bio, if there is no tag or no memory, or if the queue is frozen.
     #[inline]
-    pub(super) fn start(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    pub(super) fn start(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
         if incoming.flags.intersects(BioFlags::FLUSHES) {
-            return self.start_flushing(incoming);
+            return self.start_flushing(incoming, inside);
         }
         if !self.plugged && self.queue.elevator.is_none() {
-            let request = self.request_for(incoming)?;
+            let request = self.request_for(incoming, inside)?;
             self.send(request);
             return Ok(());
         }
-        self.start_mergeable(incoming)
+        self.start_mergeable(incoming, inside)
     }
 
-    fn start_mergeable(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    fn start_mergeable(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
+        if !inside && self.queue.gate.frozen() {
+            // Also where it could join a request that is inside.
+            return Err((incoming, RejectReason::Frozen));
+        }
         let incoming = match self.merge(incoming) {
             Ok(()) => return Ok(()),
             Err(apart) => apart,
         };
-        let request = self.request_for(incoming)?;
+        let request = self.request_for(incoming, inside)?;
         match self.plugged {
             true => self.hold_back(request),
             false => self.send(request),
@@ -67,12 +80,16 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// One with PREFLUSH or FUA.
     #[cold]
     #[inline(never)]
-    fn start_flushing(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    fn start_flushing(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
         let needs = Needs::of(incoming.flags, self.queue.limits().features);
         let asked = incoming.flags;
         let mut incoming = incoming;
         incoming.flags = needs.flags;
-        let request = match self.request_for(incoming) {
+        let request = match self.request_for(incoming, inside) {
             Ok(request) => request,
             Err((mut incoming, reason)) => {
                 // Who tries again asks for the same.
@@ -96,20 +113,22 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             self.backlog.push_back(incoming);
             return;
         }
-        if let Err((incoming, _)) = self.start(incoming) {
+        if let Err((incoming, _)) = self.start(incoming, true) {
             self.backlog.push_back(incoming);
         }
     }
 
     #[inline]
-    fn request_for(&mut self, incoming: Incoming) -> Result<Request, (Incoming, RejectReason)> {
+    fn request_for(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<Request, (Incoming, RejectReason)> {
         let inner = match self.take_request() {
             Ok(inner) => inner,
             Err(reason) => return Err((incoming, reason)),
         };
-        self.one_more_out();
-        self.queue.barrier.light();
-        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+        if !self.enter() && !inside {
             self.put_request(inner);
             self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
@@ -124,10 +143,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn take_request(&mut self) -> Result<Box<request::Inner>, RejectReason> {
         // The usual way: one that keeps its tag.
         if self.sole
-            && !Failpoint::TagGet.hit()
             && let Some(inner) = self.requests.pop()
         {
-            return Ok(inner);
+            if !Failpoint::TagGet.hit() {
+                return Ok(inner);
+            }
+            self.requests.push(inner);
+            return Err(self.none_free());
         }
         self.take_request_slowly()
     }
@@ -146,9 +168,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             tag = self.take_tag();
         }
         let Some(tag) = tag else {
-            let depth = self.queue.depth;
-            self.tell_plug(Action::SleepRequest, 0);
-            return Err(RejectReason::QueueFull { depth });
+            return Err(self.none_free());
         };
         let mut inner = match self.requests.pop() {
             Some(inner) => inner,
@@ -160,6 +180,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         };
         inner.tag = tag;
         Ok(inner)
+    }
+
+    #[cold]
+    fn none_free(&self) -> RejectReason {
+        self.tell_plug(Action::SleepRequest, 0);
+        let depth = self.queue.depth;
+        RejectReason::QueueFull { depth }
     }
 
     /// A tag for a request that has none.
@@ -196,6 +223,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.requests.push(inner);
     }
 
+    /// Counts one more that is out, and says whether that may be. If not, it is to be taken back.
+    #[inline]
+    pub(super) fn enter(&self) -> bool {
+        self.one_more_out();
+        self.queue.barrier.light();
+        self.queue.gate.is_open() || !self.queue.gate.frozen()
+    }
+
     #[inline]
     fn one_more_out(&self) {
         let out = &self.presence.out;
@@ -205,7 +240,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     #[inline]
-    fn one_less_out(&self) {
+    pub(super) fn one_less_out(&self) {
         let out = &self.presence.out;
         // Release: pairs with the Acquire in `RequestQueue::in_flight`.
         out.store(out.load(Ordering::Relaxed) - 1, Ordering::Release);
@@ -636,10 +671,12 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.device_segments = None;
         let first = inner.bios.take_first();
         let mut rest = mem::take(inner.bios.rest_mut());
+        let mut after = rest.len() + usize::from(first.is_some());
         for mut bio in first.into_iter().chain(rest.drain(..)) {
-            // Merged: each gets its share of what is done.
+            // Merged: each gets its share of what is done. Of a failure at the very end the last one hears.
+            after -= 1;
             let done = left.min(bio.len);
-            let whole = done == bio.len && bio.len != 0;
+            let whole = done == bio.len && after != 0;
             bio.result = if whole { Ok(()) } else { result };
             bio.done = done;
             left -= done;
@@ -686,12 +723,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.expire();
         self.run_parked();
         self.run_elevator();
+        if !self.backlog.is_empty() {
+            self.run_backlog();
+        }
+    }
+
+    fn run_backlog(&mut self) {
         while let Some(incoming) = self.backlog.pop_front() {
-            if let Err((incoming, _)) = self.start(incoming) {
+            if let Err((incoming, _)) = self.start(incoming, true) {
                 self.backlog.push_front(incoming);
-                break;
+                return;
             }
         }
+        // What `split` counted for as long as pieces wait.
+        self.one_less_out();
     }
 
     /// The device has handed this over.
