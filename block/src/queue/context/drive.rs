@@ -255,7 +255,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     #[inline]
-    fn fill(&self, mut inner: Box<request::Inner>, incoming: Incoming) -> Request {
+    fn fill(&mut self, mut inner: Box<request::Inner>, incoming: Incoming) -> Request {
         let bio = incoming.bio;
         inner.op = bio.op;
         inner.owed = true;
@@ -275,10 +275,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         Request(inner)
     }
 
+    /// Now. What happens within one call of the caller's happens at one time, or the clock would cost more
+    /// than everything else.
+    #[inline]
+    fn look_at_clock(&mut self) -> Nanos {
+        if self.queue.clock.is_some() {
+            self.time = self.queue.now();
+        }
+        self.time
+    }
+
     #[cold]
     #[inline(never)]
-    fn note_start(&self, inner: &mut request::Inner) {
-        inner.started = self.queue.now();
+    fn note_start(&mut self, inner: &mut request::Inner) {
+        inner.started = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             match self.queue.clock {
                 Some(_) => stat.started_at(self.number, inner.op, inner.started),
@@ -290,7 +300,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn note_end(&mut self, inner: &request::Inner) {
-        let now = self.queue.now();
+        let now = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             let done = ByteLen::new(inner.done);
             match self.queue.clock {
@@ -404,7 +414,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return self.issue_and_handle(request);
         };
         self.tell_request(Action::Insert, &request);
-        let now = self.queue.now();
+        let now = self.time;
         let left = if Failpoint::ElevatorInsert.hit() {
             Err(request)
         } else {
@@ -427,8 +437,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             if self.hw.parked_count.load(Ordering::Acquire) != 0 || self.is_full(self.hw) {
                 return;
             }
-            let now = self.queue.now();
-            let Some(request) = elevator.lock().dispatch(now) else {
+            let Some(request) = elevator.lock().dispatch(self.time) else {
                 return;
             };
             match self.issue(request, false) {
@@ -507,7 +516,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw.at_device.fetch_add(1, Ordering::Relaxed);
         }
         if queue.clock.is_some() {
-            request.0.issued = queue.now();
+            request.0.issued = self.time;
             self.set_deadline(&request);
         }
         self.tell_request(Action::Issue, &request);
@@ -596,6 +605,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn sequence(&mut self, request: Request) {
         let hw = self.hw_of(&request);
         if request.0.step == Step::Flush {
+            self.tell_request(Action::Complete, &request);
             self.note_flush(&request);
         }
         let todo = &mut self.todo;
@@ -609,9 +619,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
     }
 
-    fn note_flush(&self, flush: &Request) {
+    fn note_flush(&mut self, flush: &Request) {
         if let Some(stat) = &self.queue.stat {
-            stat.flushed(self.queue.now().since(flush.0.issued));
+            let now = self.look_at_clock();
+            stat.flushed(now.since(flush.0.issued));
         }
     }
 
@@ -702,6 +713,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// Asks the device what it has finished, and sends what could not go before.
     pub fn poll(&mut self) {
+        self.look_at_clock();
         self.unplug();
         // The device may hold a lock of its own while it hands things over, so nothing is submitted
         // before it has returned.
@@ -759,7 +771,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if self.queue.timeout.is_none() {
             return;
         }
-        let (now, hw) = (self.queue.now(), self.hw);
+        let (now, hw) = (self.time, self.hw);
         for (tag, deadline) in hw.deadlines.iter().enumerate() {
             let at = deadline.load(Ordering::Relaxed);
             if at == 0 || at > now.get() {
