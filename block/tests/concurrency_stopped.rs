@@ -227,3 +227,23 @@ fn of_a_failure_at_the_very_end_of_merged_bios_the_last_one_hears() {
         [(0, PIECE, Ok(())), (8, PIECE, Err(BlkError::Medium))]
     );
 }
+
+#[test]
+fn bios_of_two_contexts_never_share_a_request_however_many_contexts_there_were() {
+    let queue = scheduled(Slow::default(), 1);
+    let mut one = queue.shared_context(QueueId::new(0)).unwrap();
+    for _ in 0..0xFFFF {
+        drop(queue.shared_context(QueueId::new(0)).unwrap());
+    }
+    let mut other = queue.shared_context(QueueId::new(0)).unwrap();
+    let mut third = queue.shared_context(QueueId::new(0)).unwrap();
+    // The device has one; the second waits with the scheduler, and no tag is left.
+    third.submit(discard(5000, 1)).unwrap();
+    one.submit(discard(0, 1)).unwrap();
+    let refused = other.submit(discard(8, 1)).unwrap_err();
+    assert!(matches!(refused.reason, RejectReason::QueueFull { .. }));
+    for context in [&mut third, &mut one] {
+        context.drain(|done| assert_eq!(done.result(), Ok(())));
+        assert_eq!((context.in_flight(), context.counters().merges), (0, 0));
+    }
+}

@@ -78,7 +78,10 @@ pub(crate) struct Presence {
 pub struct Context<'q, D: BlockDevice> {
     queue: &'q RequestQueue<D>,
     hw: &'q HwQueue,
+    /// What it is called for those who look on; where there were very many, others may be as well.
     number: u16,
+    /// What only it is called.
+    id: u32,
     presence: Arc<Presence>,
     /// Whether it has its hardware queue for itself. Then each request keeps its tag for good; else tags
     /// come from the hardware queue.
@@ -111,19 +114,15 @@ pub struct Context<'q, D: BlockDevice> {
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    pub(crate) fn new(
-        queue: &'q RequestQueue<D>,
-        hw: &'q HwQueue,
-        number: u16,
-        sole: bool,
-    ) -> Self {
+    pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, id: u32, sole: bool) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
         let depth = usize::from(queue.depth);
         Self {
             queue,
             hw,
-            number,
+            number: id as u16,
+            id,
             presence,
             sole,
             made: 0,
@@ -206,7 +205,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 let incoming = Incoming {
                     bio,
                     flags,
-                    context: self.number,
+                    context: self.id,
                 };
                 match self.start(incoming, false) {
                     Ok(()) => Ok(()),
@@ -271,7 +270,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             let incoming = Incoming {
                 bio: piece,
                 flags,
-                context: self.number,
+                context: self.id,
             };
             self.start_or_wait(incoming);
         }

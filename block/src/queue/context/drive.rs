@@ -250,7 +250,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn fresh_request(&self) -> Box<request::Inner> {
         let mut inner = Box::new(request::Inner::empty(Some(self.home.clone())));
         inner.queue = self.hw.id;
-        inner.context = self.number;
+        inner.context = self.id;
         inner
     }
 
