@@ -24,7 +24,6 @@ use crate::limits::split::{Cut, Shape};
 use crate::mutant::Mutant;
 use crate::observe::event::{Action, Event};
 use crate::observe::histogram::OpHistograms;
-use crate::op::Op;
 use crate::position::{BytePos, SECTOR_SIZE};
 use crate::queue::admission::{RejectReason, Verdict, admit, well_formed};
 use crate::queue::flush::Next;
@@ -33,7 +32,7 @@ use crate::queue::{HwQueue, RequestQueue};
 use crate::request::merge::Incoming;
 use crate::request::{self, Done, Request};
 use crate::status::BlkError;
-use crate::sync::atomic::{AtomicBool, AtomicU32};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 pub use plug::Plug;
 
 /// What a context shows to those who quiesce its queue.
@@ -41,7 +40,8 @@ pub use plug::Plug;
 pub(crate) struct Presence {
     /// Whether its thread is in [`BlockDevice::submit`], or about to look whether it may.
     pub(crate) issuing: AtomicBool,
-    /// Requests it has out: plugged, waiting, scheduled or at the device. Written by its thread alone.
+    /// Requests it has out: plugged, waiting, scheduled or at the device. And one more while pieces of a bio
+    /// wait for theirs. Written by its thread alone.
     pub(crate) out: AtomicU32,
 }
 
@@ -78,7 +78,10 @@ pub(crate) struct Presence {
 pub struct Context<'q, D: BlockDevice> {
     queue: &'q RequestQueue<D>,
     hw: &'q HwQueue,
+    /// What it is called for those who look on; where there were very many, others may be as well.
     number: u16,
+    /// What only it is called.
+    id: u32,
     presence: Arc<Presence>,
     /// Whether it has its hardware queue for itself. Then each request keeps its tag for good; else tags
     /// come from the hardware queue.
@@ -111,19 +114,15 @@ pub struct Context<'q, D: BlockDevice> {
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    pub(crate) fn new(
-        queue: &'q RequestQueue<D>,
-        hw: &'q HwQueue,
-        number: u16,
-        sole: bool,
-    ) -> Self {
+    pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, id: u32, sole: bool) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
         let places = usize::from(queue.places);
         Self {
             queue,
             hw,
-            number,
+            number: id as u16,
+            id,
             presence,
             sole,
             made: 0,
@@ -206,9 +205,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 let incoming = Incoming {
                     bio,
                     flags,
-                    context: self.number,
+                    context: self.id,
                 };
-                match self.start(incoming) {
+                match self.start(incoming, false) {
                     Ok(()) => Ok(()),
                     Err((incoming, reason)) => {
                         self.counters.submitted -= 1;
@@ -229,11 +228,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn split(&mut self, whole: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
-        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+        // As a whole: its pieces go on once it is inside, whoever freezes the queue then.
+        if !self.enter() {
+            self.one_less_out();
             return Err(self.reject(whole, RejectReason::Frozen));
         }
         self.accepted();
         if Failpoint::ChainAlloc.hit() {
+            self.one_less_out();
             self.over(whole, Err(BlkError::Resource));
             return Ok(());
         }
@@ -268,9 +270,12 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             let incoming = Incoming {
                 bio: piece,
                 flags,
-                context: self.number,
+                context: self.id,
             };
             self.start_or_wait(incoming);
+        }
+        if self.backlog.is_empty() {
+            self.one_less_out();
         }
         if let Some((whole, _)) = chain.park(whole, &self.home) {
             self.finish_bio(whole);
@@ -373,7 +378,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if bio.odd {
             return self.finish_odd(bio);
         }
-        self.count(&bio);
+        self.counters.count(&bio);
         self.finished.push_back(bio);
     }
 
@@ -381,11 +386,19 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn finish_odd(&mut self, bio: Box<bio::Inner>) {
-        let pool = &mut self.pool;
-        let Some(mut bio) = finish(bio, &self.home, |part| pool.put_inner(part)) else {
+        let (pool, counters, returned) = (&mut self.pool, &mut self.counters, &mut self.returned);
+        let recycle = |part: Box<bio::Inner>, submitted| {
+            if submitted {
+                // A bio like any other, but that nobody gets it back.
+                counters.count(&part);
+                *returned += 1;
+            }
+            pool.put_inner(part);
+        };
+        let Some(mut bio) = finish(bio, &self.home, recycle) else {
             return;
         };
-        self.count(&bio);
+        self.counters.count(&bio);
         match core::mem::replace(&mut bio.notify, Notify::Reap) {
             Notify::Reap => self.finished.push_back(bio),
             Notify::Call(done) => {
@@ -396,22 +409,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 self.returned += 1;
                 slot.fill(Completion::new(bio));
             }
-        }
-    }
-
-    #[inline]
-    fn count(&mut self, bio: &bio::Inner) {
-        let counters = &mut self.counters;
-        if bio.result.is_err() {
-            counters.failed += 1;
-        }
-        match bio.op {
-            Op::Read => counters.bytes_read += bio.done,
-            Op::Write if bio.len == 0 => counters.flushes += u64::from(bio.result.is_ok()),
-            Op::Write | Op::ZoneAppend => counters.bytes_written += bio.done,
-            Op::Discard | Op::SecureErase => counters.bytes_discarded += bio.done,
-            Op::WriteZeroes => counters.bytes_zeroed += bio.done,
-            _ => {}
         }
     }
 
@@ -455,6 +452,8 @@ fn shape_of(bio: &bio::Inner, flags: BioFlags) -> Shape<'_> {
 
 impl<D: BlockDevice> Drop for Context<'_, D> {
     fn drop(&mut self) {
+        // A driver may have panicked: nobody is to wait for it. Release: as in `issue`.
+        self.presence.issuing.store(false, Ordering::Release);
         let mut present = self.queue.present.lock();
         present.retain(|other| !Arc::ptr_eq(other, &self.presence));
         drop(present);

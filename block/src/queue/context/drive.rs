@@ -34,29 +34,42 @@ enum Issued {
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way.
+    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way. Whether the
+    /// queue is frozen matters to those that are not `inside` yet.
     ///
     /// # Errors
     /// The bio, if there is no tag or no memory, or if the queue is frozen.
     #[inline]
-    pub(super) fn start(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    pub(super) fn start(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
         if incoming.flags.intersects(BioFlags::FLUSHES) {
-            return self.start_flushing(incoming);
+            return self.start_flushing(incoming, inside);
         }
         if !self.plugged && self.queue.elevator.is_none() {
-            let request = self.request_for(incoming)?;
+            let request = self.request_for(incoming, inside)?;
             self.send(request);
             return Ok(());
         }
-        self.start_mergeable(incoming)
+        self.start_mergeable(incoming, inside)
     }
 
-    fn start_mergeable(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    fn start_mergeable(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
+        if !inside && self.queue.gate.frozen() {
+            // Also where it could join a request that is inside.
+            return Err((incoming, RejectReason::Frozen));
+        }
         let incoming = match self.merge(incoming) {
             Ok(()) => return Ok(()),
             Err(apart) => apart,
         };
-        let request = self.request_for(incoming)?;
+        let request = self.request_for(incoming, inside)?;
         match self.plugged {
             true => self.hold_back(request),
             false => self.send(request),
@@ -67,12 +80,16 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// One with PREFLUSH or FUA.
     #[cold]
     #[inline(never)]
-    fn start_flushing(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    fn start_flushing(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
         let needs = Needs::of(incoming.flags, self.queue.limits().features);
         let asked = incoming.flags;
         let mut incoming = incoming;
         incoming.flags = needs.flags;
-        let request = match self.request_for(incoming) {
+        let request = match self.request_for(incoming, inside) {
             Ok(request) => request,
             Err((mut incoming, reason)) => {
                 // Who tries again asks for the same.
@@ -96,20 +113,22 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             self.backlog.push_back(incoming);
             return;
         }
-        if let Err((incoming, _)) = self.start(incoming) {
+        if let Err((incoming, _)) = self.start(incoming, true) {
             self.backlog.push_back(incoming);
         }
     }
 
     #[inline]
-    fn request_for(&mut self, incoming: Incoming) -> Result<Request, (Incoming, RejectReason)> {
+    fn request_for(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<Request, (Incoming, RejectReason)> {
         let inner = match self.take_request() {
             Ok(inner) => inner,
             Err(reason) => return Err((incoming, reason)),
         };
-        self.one_more_out();
-        self.queue.barrier.light();
-        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+        if !self.enter() && !inside {
             self.put_request(inner);
             self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
@@ -124,10 +143,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn take_request(&mut self) -> Result<Box<request::Inner>, RejectReason> {
         // The usual way: one that keeps its tag.
         if self.sole
-            && !Failpoint::TagGet.hit()
             && let Some(inner) = self.requests.pop()
         {
-            return Ok(inner);
+            if !Failpoint::TagGet.hit() {
+                return Ok(inner);
+            }
+            self.requests.push(inner);
+            return Err(self.none_free());
         }
         self.take_request_slowly()
     }
@@ -146,9 +168,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             tag = self.take_tag();
         }
         let Some(tag) = tag else {
-            let depth = self.queue.places;
-            self.tell_plug(Action::SleepRequest, 0);
-            return Err(RejectReason::QueueFull { depth });
+            return Err(self.none_free());
         };
         let mut inner = match self.requests.pop() {
             Some(inner) => inner,
@@ -160,6 +180,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         };
         inner.tag = tag;
         Ok(inner)
+    }
+
+    #[cold]
+    fn none_free(&self) -> RejectReason {
+        self.tell_plug(Action::SleepRequest, 0);
+        let depth = self.queue.places;
+        RejectReason::QueueFull { depth }
     }
 
     /// A tag for a request that has none.
@@ -196,6 +223,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.requests.push(inner);
     }
 
+    /// Counts one more that is out, and says whether that may be. If not, it is to be taken back.
+    #[inline]
+    pub(super) fn enter(&self) -> bool {
+        self.one_more_out();
+        self.queue.barrier.light();
+        self.queue.gate.is_open() || !self.queue.gate.frozen()
+    }
+
     #[inline]
     fn one_more_out(&self) {
         let out = &self.presence.out;
@@ -205,7 +240,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     #[inline]
-    fn one_less_out(&self) {
+    pub(super) fn one_less_out(&self) {
         let out = &self.presence.out;
         // Release: pairs with the Acquire in `RequestQueue::in_flight`.
         out.store(out.load(Ordering::Relaxed) - 1, Ordering::Release);
@@ -215,7 +250,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn fresh_request(&self) -> Box<request::Inner> {
         let mut inner = Box::new(request::Inner::empty(Some(self.home.clone())));
         inner.queue = self.hw.id;
-        inner.context = self.number;
+        inner.context = self.id;
         inner
     }
 
@@ -396,7 +431,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let Some(elevator) = &self.queue.elevator else {
             return;
         };
-        let room = u32::from(self.queue.depth);
         loop {
             // What the device had no room for comes before the others. And while it has none, requests
             // are better off with the scheduler: bios can still join them there.
@@ -406,14 +440,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                     return;
                 }
             }
-            // Relaxed: a bound that may be passed by as many as there are threads.
-            if self.hw.at_device.load(Ordering::Relaxed) >= room {
+            if self.is_full(self.hw) {
                 return;
             }
             let Some(request) = elevator.dispatch(self.time) else {
                 return;
             };
-            match self.issue(request) {
+            match self.issue(request, false) {
                 Issued::Done(done) => self.handle(done),
                 Issued::Kept => {}
                 Issued::Parked => return,
@@ -421,10 +454,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
     }
 
+    /// Whether the device has as many requests of `hw` as it is to have. Without an elevator there are no
+    /// more than that.
+    fn is_full(&self, hw: &HwQueue) -> bool {
+        // Relaxed: a bound that may be passed by as many as there are threads.
+        self.queue.elevator.is_some()
+            && hw.at_device.load(Ordering::Relaxed) >= u32::from(self.queue.depth)
+    }
+
     /// Gives the device what could not go before.
     fn run_parked(&mut self) {
         while let Some(request) = self.hw.unpark() {
-            match self.issue(request) {
+            match self.issue(request, true) {
                 Issued::Done(done) => self.handle(done),
                 Issued::Kept => {}
                 Issued::Parked => return,
@@ -434,21 +475,30 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[inline]
     fn issue_and_handle(&mut self, request: Request) {
-        if let Issued::Done(done) = self.issue(request) {
+        if let Issued::Done(done) = self.issue(request, false) {
             self.handle(done);
         }
     }
 
+    /// Gives a request to the device, or parks it: before those that wait already if it is `first`.
     #[inline]
-    fn issue(&mut self, request: Request) -> Issued {
+    fn issue(&mut self, request: Request, first: bool) -> Issued {
         let queue = self.queue;
+        // A flush is one more than the device is promised.
+        if queue.elevator.is_some()
+            && request.0.step != Step::Flush
+            && self.is_full(self.hw_of(&request))
+        {
+            self.hw_of(&request).park(request, first);
+            return Issued::Parked;
+        }
         // Relaxed: ordered by the barrier. Either the gate is seen to be closed here, or this is seen by
         // `RequestQueue::quiesce` and waited for.
         self.presence.issuing.store(true, Ordering::Relaxed);
         queue.barrier.light();
         if !queue.gate.is_open() && queue.gate.quiesced() {
             self.presence.issuing.store(false, Ordering::Release);
-            self.hw_of(&request).park(request, false);
+            self.hw_of(&request).park(request, first);
             return Issued::Parked;
         }
         let submitted = self.hand_over(request);
@@ -593,7 +643,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         while let Some(next) = self.todo.pop_front() {
             match next {
                 Next::Issue(request) => {
-                    if let Issued::Done(done) = self.issue(request) {
+                    if let Issued::Done(done) = self.issue(request, false) {
                         self.sequence(done.0);
                     }
                 }
@@ -692,12 +742,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.expire();
         self.run_parked();
         self.run_elevator();
+        if !self.backlog.is_empty() {
+            self.run_backlog();
+        }
+    }
+
+    fn run_backlog(&mut self) {
         while let Some(incoming) = self.backlog.pop_front() {
-            if let Err((incoming, _)) = self.start(incoming) {
+            if let Err((incoming, _)) = self.start(incoming, true) {
                 self.backlog.push_front(incoming);
-                break;
+                return;
             }
         }
+        // What `split` counted for as long as pieces wait.
+        self.one_less_out();
     }
 
     /// The device has handed this over.
