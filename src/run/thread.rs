@@ -60,6 +60,28 @@ pub(super) struct Task<'a, D, P> {
     pub(super) generator: Generator,
 }
 
+impl<'a, D, P> Task<'a, D, P> {
+    /// The same on another device.
+    pub(super) fn on<E>(self, device: &'a E) -> Task<'a, E, P> {
+        Task {
+            way: self.way,
+            section: self.section,
+            plan: self.plan,
+            area: self.area,
+            device,
+            device_frames: self.device_frames,
+            ram: self.ram,
+            buffers: self.buffers,
+            queue: self.queue,
+            pins: self.pins,
+            starvation: self.starvation,
+            stop: self.stop,
+            live: self.live,
+            generator: self.generator,
+        }
+    }
+}
+
 /// What a thread brings back.
 #[derive(Debug)]
 pub(super) struct Outcome {
