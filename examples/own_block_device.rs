@@ -5,8 +5,8 @@
 use std::sync::Mutex;
 
 use pageless_block::{
-    Bio, BlkError, BlockDevice, DeviceInfo, FrameAccess, Op, Queue, QueueId, RamFrames, Request,
-    Sector,
+    Bio, BlkError, BlockDevice, Data, FrameAccess, Limits, QueueId, RamFrames, Request,
+    RequestQueue, Sector, Submitted,
 };
 use pageless_pfn::{ByteLen, FrameCount, Pfn};
 
@@ -19,29 +19,38 @@ struct Inverting<M> {
 }
 
 impl<M: FrameAccess> BlockDevice for Inverting<M> {
-    fn info(&self) -> DeviceInfo {
-        DeviceInfo::new(ByteLen::new(1 << 20))
+    fn limits(&self) -> Limits {
+        Limits::new(ByteLen::new(1 << 20))
     }
 
     /// The queue has checked that the request lies within the device.
-    fn execute(&self, request: &Request) -> Result<(), BlkError> {
-        let mut bytes = self.bytes.lock().map_err(|_| BlkError::Offline)?;
-        let mut at = request.position().get() as usize;
-        for segment in request.segments() {
-            let part = &mut bytes[at..at + segment.len().get() as usize];
-            at += part.len();
-            if request.op() == Op::Write {
-                self.memory.read_bytes(segment, part)?;
-                part.iter_mut().for_each(|byte| *byte = !*byte);
-            } else {
-                let plain: Vec<u8> = part.iter().map(|byte| !byte).collect();
-                self.memory.write_bytes(segment, &plain)?;
+    fn submit(&self, request: Request) -> Submitted {
+        request.run(|request| {
+            let mut bytes = self.bytes.lock().map_err(|_| BlkError::Offline)?;
+            let mut at = request.position().get() as usize;
+            let mut part = |len: ByteLen| {
+                at += len.get() as usize;
+                at - len.get() as usize..at
+            };
+            match request.data() {
+                Data::FromMemory(memory) => {
+                    for segment in memory {
+                        let part = &mut bytes[part(segment.len())];
+                        segment.take(&self.memory, part)?;
+                        part.iter_mut().for_each(|byte| *byte = !*byte);
+                    }
+                }
+                Data::ToMemory(memory) => {
+                    for segment in memory {
+                        let stored = &bytes[part(segment.len())];
+                        let plain: Vec<u8> = stored.iter().map(|byte| !byte).collect();
+                        segment.fill(&self.memory, &plain)?;
+                    }
+                }
+                Data::None => return Err(BlkError::NotSupported.into()),
             }
-        }
-        match request.op() {
-            Op::Read | Op::Write | Op::Flush => Ok(()),
-            _ => Err(BlkError::NotSupported),
-        }
+            Ok(())
+        })
     }
 }
 
@@ -54,15 +63,16 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
 
     let buffer = ram.segment(4096, ByteLen::new(512)).ok_or("not in RAM")?;
     ram.write_bytes(buffer, b"a driver in thirty lines")?;
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 8)?;
-    queue.submit(Bio::write(Sector::new(3), buffer))?;
-    queue.submit(Bio::read(Sector::new(3), buffer))?;
-    queue.submit(Bio::flush())?;
-    queue.submit(Bio::discard(Sector::new(3), ByteLen::new(512)))?;
-    queue.submit(Bio::read(Sector::new(1 << 20), buffer))?;
-    queue.drain(|done| match done.result {
-        Ok(()) => println!("{}: done", done.bio),
-        Err(error) => println!("{}: {error} (errno {})", done.bio, error.errno()),
+    let queue = RequestQueue::with_depth(&device, 8)?;
+    let mut context = queue.context(QueueId::new(0))?;
+    context.submit(Bio::write(Sector::new(3), buffer))?;
+    context.submit(Bio::read(Sector::new(3), buffer))?;
+    context.submit(Bio::flush())?;
+    context.submit(Bio::discard(Sector::new(3), ByteLen::new(512)))?;
+    context.submit(Bio::read(Sector::new(1 << 20), buffer))?;
+    context.drain(|done| match done.result() {
+        Ok(()) => println!("{}: done", done.bio()),
+        Err(error) => println!("{}: {error} (errno {})", done.bio(), error.errno()),
     });
 
     let mut text = [0; 24];

@@ -3,7 +3,7 @@
 //! `cargo run --release --example pageless_io`
 
 use pageless_block::{
-    Bio, BytePos, FrameAccess, Op, Pmem, PmemFrames, Queue, QueueId, RamFrames, Sector,
+    Bio, BytePos, FrameAccess, Op, Pmem, PmemFrames, QueueId, RamFrames, RequestQueue, Sector,
 };
 use pageless_pfn::{ByteLen, FrameCount, Pfn, PfnFlags};
 
@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     // frame numbers alone.
     let ram = RamFrames::new(Pfn::try_new(0x100)?, FrameCount::new(4096))?;
     let frames = PmemFrames::memfd(Pfn::try_new(1 << 30)?, ByteLen::new(6 << 40))?;
-    let device = Pmem::new(frames, &ram).with_max_request(ByteLen::new(64 << 10))?;
+    let device = Pmem::new(frames, &ram)
+        .with_limits(|limits| limits.max_request = ByteLen::new(64 << 10))?;
     println!(
         "device: {} of persistent memory, frames {}",
         device.frames().len(),
@@ -29,15 +30,16 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     ram.write_bytes(parts[0], head)?;
     ram.write_bytes(parts[1], tail)?;
 
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 32)?;
+    let queue = RequestQueue::with_depth(&device, 32)?;
+    let mut context = queue.context(QueueId::new(0))?;
     let far = Sector::new((5 << 40) / 512);
     let mut bio = Bio::new(Op::Write, far);
     parts.into_iter().for_each(|part| bio.push(part));
-    queue.submit(bio)?;
-    queue.submit(Bio::flush())?;
-    while let Some(done) = queue.reap() {
-        println!("{}: {:?}", done.bio, done.result);
-        done.result?;
+    context.submit(bio)?;
+    context.submit(Bio::flush())?;
+    while let Some(done) = context.reap() {
+        println!("{}: {:?}", done.bio(), done.result());
+        done.result()?;
     }
 
     // From one place of the device to another: the memory of this bio is the device's own, DEV
@@ -48,20 +50,20 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         source.frame(),
         source.frame().paged().unwrap_err()
     );
-    queue.submit(Bio::write(Sector::new(0), source))?;
-    queue.drain(|done| println!("{}: {:?}", done.bio, done.result));
+    context.submit(Bio::write(Sector::new(0), source))?;
+    context.drain(|done| println!("{}: {:?}", done.bio(), done.result()));
 
     let back = ram
         .segment(8 << 20, ByteLen::new(1024))
         .ok_or("not in RAM")?;
-    queue.submit(Bio::read(Sector::new(0), back))?;
-    queue.drain(|done| println!("{}: {:?}", done.bio, done.result));
+    context.submit(Bio::read(Sector::new(0), back))?;
+    context.drain(|done| println!("{}: {:?}", done.bio(), done.result()));
     let mut read = [0; 1024];
     ram.read_bytes(back, &mut read)?;
     assert_eq!(read, text[..1024]);
     println!("read back: {:?}...", String::from_utf8_lossy(&read[..26]));
 
-    let seen = queue.counters();
+    let seen = context.counters();
     println!(
         "{} bios, {} of them failed, {} split off, {} bytes written, {} read",
         seen.completed, seen.failed, seen.splits, seen.bytes_written, seen.bytes_read

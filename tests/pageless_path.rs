@@ -2,7 +2,7 @@
 //! the device and the buffers while millions of requests go through; afterwards not one of its
 //! descriptors has ever been in memory.
 
-use pageless::block::{Bio, BytePos, Pmem, PmemFrames, Queue, QueueId, RamFrames};
+use pageless::block::{Bio, BytePos, Pmem, PmemFrames, QueueId, RamFrames, RequestQueue};
 use pageless::block::{Op, Sector};
 use pageless::fault::host::HostMachine;
 use pageless::memmap::{Config, Memmap};
@@ -25,7 +25,8 @@ fn millions_of_requests_with_splits_and_partial_segments_touch_no_descriptor() {
     let covered = PfnRange::try_new(Pfn::try_new(0).unwrap(), FrameCount::new(0x20_0000)).unwrap();
     let memmap = Memmap::attach(&HostMachine::new().unwrap(), covered, Config::default()).unwrap();
 
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 32).unwrap();
+    let queue = RequestQueue::with_depth(&device, 32).unwrap();
+    let mut context = queue.context(QueueId::new(0)).unwrap();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bios = 0;
     loop {
@@ -50,10 +51,10 @@ fn millions_of_requests_with_splits_and_partial_segments_touch_no_descriptor() {
         {
             bio.push(ram.segment(offset, ByteLen::new(len)).unwrap());
         }
-        queue.submit(bio).unwrap();
+        context.submit(bio).unwrap();
         bios += 1;
         if bios % 32 == 0 {
-            queue.drain(|done| done.result.unwrap());
+            context.drain(|done| done.result().unwrap());
             let counters = queue.counters();
             if counters.completed + counters.splits >= REQUESTS {
                 break;
@@ -65,8 +66,10 @@ fn millions_of_requests_with_splits_and_partial_segments_touch_no_descriptor() {
         .segment(BytePos::new(0), ByteLen::new(1 << 20), PfnFlags::DEV)
         .unwrap();
     assert!(own.frame().paged().is_err());
-    queue.submit(Bio::write(Sector::new(8 << 11), own)).unwrap();
-    queue.drain(|done| done.result.unwrap());
+    context
+        .submit(Bio::write(Sector::new(8 << 11), own))
+        .unwrap();
+    context.drain(|done| done.result().unwrap());
 
     let counters = queue.counters();
     assert_eq!(counters.failed, 0);

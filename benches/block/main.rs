@@ -23,7 +23,7 @@ mod bare;
 use bare::{BLOCK, Besides, Mapped, Memory};
 use core::{hint, time::Duration};
 use criterion::{Criterion, Throughput};
-use pageless_block::{Bio, Op, Pmem, PmemFrames, Queue, QueueId, RamFrames, Sector};
+use pageless_block::{Context, Op, Pmem, PmemFrames, QueueId, RamFrames, RequestQueue, Sector};
 use pageless_pfn::{ByteLen, FrameCount, Pfn, PhysSegment};
 use ratios::{Figure, Line, Report, Target};
 use std::{io, time::Instant};
@@ -48,9 +48,9 @@ impl Stream {
     }
 }
 
-/// A queue over a device, with a buffer for each bio in flight.
-struct Queued<'r> {
-    queue: Queue<Pmem<&'r RamFrames>>,
+/// A context of a queue over a device, with a buffer for each bio in flight.
+struct Queued<'q, 'r> {
+    context: Context<'q, Pmem<&'r RamFrames>>,
     buffers: Vec<PhysSegment>,
     blocks: u64,
     stream: Stream,
@@ -61,17 +61,25 @@ fn ram(depth: usize) -> RamFrames {
     RamFrames::new(Pfn::try_new(0x100).unwrap(), FrameCount::new(depth as u64)).unwrap()
 }
 
-impl<'r> Queued<'r> {
-    fn new(memory: &Memory, ram: &'r RamFrames, depth: usize) -> Self {
-        let frames = PmemFrames::open(Pfn::try_new(1 << 30).unwrap(), memory.path()).unwrap();
-        let blocks = frames.len().get() / BLOCK as u64;
-        let device = Pmem::new(frames, ram);
+/// A queue over a device that consists of `memory`.
+fn queue<'r>(
+    memory: &Memory,
+    ram: &'r RamFrames,
+    depth: usize,
+) -> RequestQueue<Pmem<&'r RamFrames>> {
+    let frames = PmemFrames::open(Pfn::try_new(1 << 30).unwrap(), memory.path()).unwrap();
+    RequestQueue::with_depth(Pmem::new(frames, ram), depth as u16).unwrap()
+}
+
+impl<'q, 'r> Queued<'q, 'r> {
+    fn new(queue: &'q RequestQueue<Pmem<&'r RamFrames>>, ram: &'r RamFrames, depth: usize) -> Self {
+        let blocks = queue.limits().capacity.get() / BLOCK as u64;
         let buffer = |n| {
             let offset = (n * BLOCK) as u64;
             ram.segment(offset, ByteLen::new(BLOCK as u64)).unwrap()
         };
         let mut queued = Self {
-            queue: Queue::try_new(device, QueueId::new(0), depth as u16).unwrap(),
+            context: queue.context(QueueId::new(0)).unwrap(),
             buffers: (0..depth).map(buffer).collect(),
             blocks,
             stream: Stream(0x9e37_79b9_7f4a_7c15),
@@ -87,16 +95,19 @@ impl<'r> Queued<'r> {
     #[inline]
     fn submit(&mut self, op: Op, block: u64, buffer: usize) {
         let (sector, segment) = (Sector::new(block * SECTORS), self.buffers[buffer]);
+        let pool = self.context.pool();
         let bio = match op {
-            Op::Write => Bio::write(sector, segment),
-            _ => Bio::read(sector, segment),
+            Op::Write => pool.write(sector, segment).erase(),
+            _ => pool.read(sector, segment).erase(),
         };
-        self.queue.submit(bio).unwrap();
+        self.context.submit(bio).unwrap();
     }
 
     #[inline]
     fn complete(&mut self) {
-        self.queue.reap().unwrap().result.unwrap();
+        let done = self.context.reap().unwrap();
+        done.result().unwrap();
+        self.context.pool().put(done.into_bio());
     }
 
     /// Fills the queue and empties it, `rounds` times: nanoseconds for each bio.
@@ -160,7 +171,8 @@ impl Copied {
 fn measure(report: &mut Report, (bytes, heat): (usize, &str), depth: usize) {
     let memory = Memory::new(bytes).unwrap();
     let ram = ram(depth);
-    let mut queued = Queued::new(&memory, &ram, depth);
+    let queue = queue(&memory, &ram, depth);
+    let mut queued = Queued::new(&queue, &ram, depth);
     let mut copied = Copied::new(&memory, bytes, depth);
     // About half a millisecond for a sample.
     let copies = if bytes == HOT { 4096 } else { 1024 };
@@ -194,7 +206,8 @@ fn measure(report: &mut Report, (bytes, heat): (usize, &str), depth: usize) {
 fn group(criterion: &mut Criterion, depth: usize) {
     let memory = Memory::new(HOT).unwrap();
     let ram = ram(depth);
-    let mut queued = Queued::new(&memory, &ram, depth);
+    let queue = queue(&memory, &ram, depth);
+    let mut queued = Queued::new(&queue, &ram, depth);
     let mut copied = Copied::new(&memory, HOT, depth);
     let mut group = criterion.benchmark_group(format!("4 KiB read, hot, depth {depth}"));
     group

@@ -7,7 +7,7 @@ use pageless_pfn::{ByteLen, Pfn, PhysSegment};
 use thiserror::Error;
 
 use crate::copy::Span;
-use crate::status::BlkError;
+use crate::status::{BlkError, Failure};
 
 /// Whoever can make the bytes of some frames reachable, for a moment.
 ///
@@ -191,5 +191,12 @@ impl From<AccessError> for BlkError {
             AccessError::NotBacked { .. } => Self::Io,
             AccessError::NoWindow { .. } => Self::Resource,
         }
+    }
+}
+
+impl From<AccessError> for Failure {
+    #[inline]
+    fn from(error: AccessError) -> Self {
+        BlkError::from(error).into()
     }
 }

@@ -1,6 +1,6 @@
-//! What a queue has seen.
+//! What a context has seen.
 
-/// Counts of one queue since it was made. Plain numbers: a queue belongs to one thread.
+/// Counts of one context since it was made. Plain numbers: a context belongs to one thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounters {
     /// Bios taken in.
@@ -13,6 +13,12 @@ pub struct QueueCounters {
     pub rejected: u64,
     /// Requests beyond the first of each bio, made by splitting.
     pub splits: u64,
+    /// Bios that became part of a request that was there.
+    pub merges: u64,
+    /// Requests the device had no room for when it was asked.
+    pub requeues: u64,
+    /// Requests taken back from the device because they took too long.
+    pub timeouts: u64,
     /// Bytes of reads that succeeded.
     pub bytes_read: u64,
     /// Bytes of writes that succeeded.

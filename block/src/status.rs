@@ -1,5 +1,6 @@
 //! How a bio can fail.
 
+use pageless_pfn::ByteLen;
 use thiserror::Error;
 
 /// The ways in which a bio fails, numbered as in Linux (`BLK_STS_*`); success is `Ok(())`, there
@@ -133,5 +134,34 @@ impl BlkError {
                 | Self::Medium
                 | Self::Protection
         )
+    }
+}
+
+/// How a request failed, and what of it is done all the same.
+///
+/// ```
+/// use pageless_block::{BlkError, Failure};
+/// use pageless_pfn::ByteLen;
+/// let nothing: Failure = BlkError::NotSupported.into();
+/// assert!(nothing.done.is_zero());
+/// let some = Failure { error: BlkError::Medium, done: ByteLen::new(512) };
+/// assert_eq!(some.to_string(), "medium error after 512 bytes");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{error} after {done}")]
+pub struct Failure {
+    /// The status.
+    pub error: BlkError,
+    /// Bytes from the start on that are done. Of those after them nothing is known.
+    pub done: ByteLen,
+}
+
+impl From<BlkError> for Failure {
+    #[inline]
+    fn from(error: BlkError) -> Self {
+        Self {
+            error,
+            done: ByteLen::ZERO,
+        }
     }
 }

@@ -148,7 +148,7 @@ impl<'p> Stage<'p> {
         let device = Pmem::new(Arc::new(frames), Arc::clone(&ram));
         let mut stage = Self {
             plan,
-            null: NullDevice::new(device.info()),
+            null: NullDevice::new(device.limits()),
             device,
             ram,
             notes: Vec::new(),
@@ -378,7 +378,7 @@ impl<'p> Stage<'p> {
         let starvation = Starvation::new(threads.len());
         let mut tasks = Vec::with_capacity(threads.len());
         let mut buffers = 0;
-        for ((number, thread), live) in (0u16..).zip(&threads).zip(&lives) {
+        for (thread, live) in threads.iter().zip(&lives) {
             tasks.push(Task {
                 way,
                 section: &self.plan.sections()[thread.section],
@@ -388,7 +388,6 @@ impl<'p> Stage<'p> {
                 device_frames: self.device.range(),
                 ram: &self.ram,
                 buffers,
-                queue: number,
                 pins,
                 starvation: &starvation,
                 stop: &control.stop,

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use alloc::collections::BTreeMap;
 
-use pageless_block::{Bio, BlockDevice, BytePos, FrameAccess, Queue, QueueId, RamFrames};
+use pageless_block::{
+    BlockDevice, BytePos, Context, FrameAccess, Op, QueueId, RamFrames, RequestQueue,
+};
 use pageless_pfn::{ByteLen, FrameCount, PAGE_SHIFT, PfnRange, PhysSegment};
 
 use super::clock::{Moment, RequestClock};
@@ -52,7 +54,6 @@ pub(super) struct Task<'a, D, P> {
     pub(super) ram: &'a RamFrames,
     /// Where in `ram` its buffers begin, in bytes.
     pub(super) buffers: u64,
-    pub(super) queue: u16,
     pub(super) pins: &'a P,
     pub(super) starvation: &'a Starvation,
     pub(super) stop: &'a AtomicBool,
@@ -72,7 +73,6 @@ impl<'a, D, P> Task<'a, D, P> {
             device_frames: self.device_frames,
             ram: self.ram,
             buffers: self.buffers,
-            queue: self.queue,
             pins: self.pins,
             starvation: self.starvation,
             stop: self.stop,
@@ -114,10 +114,10 @@ enum Halt {
     Failed,
 }
 
-struct Worker<'a, D: BlockDevice, P: DescriptorPins> {
+struct Worker<'a, 'q, D: BlockDevice, P: DescriptorPins> {
     task: Task<'a, D, P>,
     context: P::Context,
-    queue: Queue<&'a D>,
+    io: Context<'q, &'a D>,
     slots: Vec<Slot<P::Held>>,
     free: Vec<usize>,
     verifier: Option<Verifier>,
@@ -153,18 +153,22 @@ pub(super) fn run<D: BlockDevice, P: DescriptorPins>(
     ready: impl FnOnce(),
 ) -> Outcome {
     let _running = task.starvation.running();
-    let mut worker = Worker::new(task);
+    let depth = u16::try_from(task.section.iodepth).unwrap_or(u16::MAX);
+    let queue = RequestQueue::with_depth(task.device, depth)
+        .unwrap_or_else(|error| unreachable!("the job's depth is in range: {error}"));
+    let io = queue
+        .context(QueueId::new(0))
+        .unwrap_or_else(|error| unreachable!("there is one: {error}"));
+    let mut worker = Worker::new(task, io);
     ready();
     worker.run();
     worker.out
 }
 
-impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
-    fn new(task: Task<'a, D, P>) -> Self {
+impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
+    fn new(task: Task<'a, D, P>, io: Context<'q, &'a D>) -> Self {
         let section = task.section;
-        let depth = u16::try_from(section.iodepth).unwrap_or(u16::MAX);
-        let queue = Queue::try_new(task.device, QueueId::new(task.queue), depth)
-            .unwrap_or_else(|error| unreachable!("the job's depth is in range: {error}"));
+        let depth = io.queue().depth();
         let longest = section.longest_request();
         let stride = u64::from(longest).next_multiple_of(1 << PAGE_SHIFT);
         let clock = RequestClock::of_this_machine();
@@ -207,7 +211,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         let pace = (!section.rates.is_unlimited()).then(|| Pace::new(section.rates));
         Self {
             context: task.pins.enter(),
-            queue,
+            io,
             free: (0..slots.len()).rev().collect(),
             slots,
             verifier,
@@ -463,9 +467,9 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
             unreachable!("positions are whole sectors");
         };
         let bio = match request.direction {
-            Direction::Read => Bio::read(sector, buffer),
-            Direction::Write => Bio::write(sector, buffer),
-            Direction::Trim => Bio::discard(sector, len),
+            Direction::Read => self.io.pool().read(sector, buffer).erase(),
+            Direction::Write => self.io.pool().write(sector, buffer).erase(),
+            Direction::Trim => self.io.pool().with_range(Op::Discard, sector, len),
         };
         let began = self.clock.now();
         slot.began = began;
@@ -474,7 +478,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         }
         let in_flight = self.slots.len() - self.free.len();
         self.out.depths[(in_flight.ilog2() as usize).min(6)] += 1;
-        if let Err(rejected) = self.queue.submit(bio.with_token(index as u64)) {
+        if let Err(rejected) = self.io.submit(bio.with_token(index as u64)) {
             unreachable!("a free slot means a free place in the queue: {rejected}");
         }
         ControlFlow::Continue(began)
@@ -507,7 +511,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         frames: PfnRange,
         mut error: PinError,
     ) -> ControlFlow<Halt> {
-        while matches!(error, PinError::Full(_)) && self.queue.in_flight() > 0 {
+        while matches!(error, PinError::Full(_)) && self.io.in_flight() > 0 {
             self.reap_one()?;
             let slot = &mut self.slots[index];
             match self.task.pins.pin(&self.context, frames, &mut slot.held) {
@@ -572,12 +576,12 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
     #[inline(always)]
     fn reap_one(&mut self) -> ControlFlow<Halt, Moment> {
         let completion = loop {
-            match self.queue.reap() {
+            match self.io.reap() {
                 Some(completion) => break completion,
                 None => core::hint::spin_loop(),
             }
         };
-        let index = completion.bio.token() as usize;
+        let index = completion.token() as usize;
         let slot = &mut self.slots[index];
         if P::PINS {
             self.task.pins.unpin(&mut slot.held);
@@ -586,7 +590,9 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
         let now = self.clock.now();
         self.free.push(index);
         let request = slot.request;
-        if let Err(error) = completion.result {
+        let result = completion.result();
+        self.io.pool().put(completion.into_bio());
+        if let Err(error) = result {
             self.fail(FailureKind::Device {
                 direction: Some(request.direction),
                 file: self.task.area.name.clone(),
@@ -664,7 +670,7 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
     #[inline(never)]
     fn drain(&mut self) -> ControlFlow<Halt> {
         let mut end = ControlFlow::Continue(());
-        while self.queue.in_flight() > 0 {
+        while self.io.in_flight() > 0 {
             if let ControlFlow::Break(halt) = self.reap_one() {
                 // The rest must still come back, or their pins would stay.
                 end = ControlFlow::Break(halt);
@@ -676,12 +682,19 @@ impl<'a, D: BlockDevice, P: DescriptorPins> Worker<'a, D, P> {
     fn flush(&mut self) -> ControlFlow<Halt> {
         self.drain()?;
         let began = self.clock.now();
-        if let Err(rejected) = self.queue.submit(Bio::flush()) {
+        let flush = self.io.pool().flush();
+        if let Err(rejected) = self.io.submit(flush) {
             unreachable!("the queue is empty: {rejected}");
         }
-        let mut result = Ok(());
-        self.queue.drain(|completion| result = completion.result);
+        let completion = loop {
+            match self.io.reap() {
+                Some(completion) => break completion,
+                None => core::hint::spin_loop(),
+            }
+        };
         let took = self.clock.nanos(began, self.clock.now());
+        let result = completion.result();
+        self.io.pool().put(completion.into_bio());
         self.out.sync.record_nanos(took);
         if let Err(error) = result {
             self.fail(FailureKind::Device {
@@ -759,7 +772,7 @@ mod tests {
     use alloc::sync::Arc;
 
     use pageless_block::{BlkError, Request as BlockRequest};
-    use pageless_block::{DeviceInfo, Done, Op, Pmem, PmemFrames};
+    use pageless_block::{Done, Limits, Pmem, PmemFrames, Submitted};
     use pageless_pfn::Pfn;
 
     use super::super::pins::MemmapCounters;
@@ -861,32 +874,30 @@ mod tests {
     }
 
     impl BlockDevice for LastInFirstOut<'_> {
-        fn info(&self) -> DeviceInfo {
-            self.disk.info()
+        fn limits(&self) -> Limits {
+            self.disk.limits()
         }
 
-        fn execute(&self, request: &BlockRequest) -> Result<(), BlkError> {
-            if request.op() != Op::Flush {
-                self.assert_pinned(request);
-                if self.fails_at == Some(request.position().get()) {
-                    return Err(BlkError::Medium);
-                }
-            }
-            self.disk.execute(request)
-        }
-
-        fn submit(&self, request: BlockRequest) -> Option<Done> {
+        fn submit(&self, request: BlockRequest) -> Submitted {
             let mut held = self.held.borrow_mut();
             held.push(request);
             self.deepest.set(self.deepest.get().max(held.len()));
-            None
+            Submitted::Kept
         }
 
         fn poll(&self, _queue: QueueId, done: &mut dyn FnMut(Done)) {
-            let request = self.held.borrow_mut().pop();
-            if let Some(request) = request {
-                let result = self.execute(&request);
-                done(request.complete(result));
+            let Some(request) = self.held.borrow_mut().pop() else {
+                return;
+            };
+            if request.op() != Op::Flush {
+                self.assert_pinned(&request);
+                if self.fails_at == Some(request.position().get()) {
+                    return done(request.complete(Err(BlkError::Medium.into())));
+                }
+            }
+            match self.disk.submit(request) {
+                Submitted::Done(answer) => done(answer),
+                other => panic!("pmem answers at once: {other:?}"),
             }
         }
     }
@@ -929,7 +940,6 @@ mod tests {
             device_frames: disk.range(),
             ram: &ram,
             buffers: 0,
-            queue: 0,
             pins,
             starvation: &Starvation::new(threads),
             stop: &pins.stop,

@@ -1,30 +1,30 @@
 //! A device that does nothing, successfully.
 
-use crate::device::{BlockDevice, DeviceInfo};
+use crate::device::{BlockDevice, Submitted};
+use crate::limits::Limits;
 use crate::request::Request;
-use crate::status::BlkError;
 
 /// Completes every request at once and moves no bytes: what the path itself costs.
 #[derive(Clone, Copy, Debug)]
 pub struct NullDevice {
-    info: DeviceInfo,
+    limits: Limits,
 }
 
 impl NullDevice {
     /// A device with this capacity and these limits.
-    pub const fn new(info: DeviceInfo) -> Self {
-        Self { info }
+    pub const fn new(limits: Limits) -> Self {
+        Self { limits }
     }
 }
 
 impl BlockDevice for NullDevice {
     #[inline]
-    fn info(&self) -> DeviceInfo {
-        self.info
+    fn limits(&self) -> Limits {
+        self.limits
     }
 
     #[inline]
-    fn execute(&self, _request: &Request) -> Result<(), BlkError> {
-        Ok(())
+    fn submit(&self, request: Request) -> Submitted {
+        request.run(|_| Ok(()))
     }
 }

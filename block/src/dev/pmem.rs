@@ -6,14 +6,16 @@ use pageless_pfn::{ByteLen, PfnFlags, PfnRange, PfnT, PhysSegment};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::access::{FrameAccess, copy_frames};
-use crate::device::{BlockDevice, DeviceInfo};
+use crate::access::{AccessError, FrameAccess, copy_frames};
+use crate::device::{BlockDevice, Submitted};
+use crate::flags::BioFlags;
 use crate::frames::pmem::{LayoutError, PmemFrames};
-use crate::limits::LimitError;
+use crate::limits::{Features, LimitError, Limits};
 use crate::op::Op;
 use crate::position::BytePos;
 use crate::request::Request;
-use crate::status::BlkError;
+use crate::request::data::Data;
+use crate::status::{BlkError, Failure};
 
 /// Zeroes up to this many bytes are written; beyond, the range is punched out.
 const WRITE_ZEROES_LIMIT: u64 = 1 << 20;
@@ -39,14 +41,14 @@ const WRITE_ZEROES_LIMIT: u64 = 1 << 20;
 ///
 /// let buffer = ram.segment(0, ByteLen::new(4096)).unwrap();
 /// ram.write_bytes(buffer, b"pageless")?;
-/// submit_sync(&device, Bio::write(Sector::new(1 << 30), buffer))?.result?;
+/// submit_sync(&device, Bio::write(Sector::new(1 << 30), buffer))?.result()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Pmem<M> {
     frames: Arc<PmemFrames>,
     memory: M,
-    info: DeviceInfo,
+    limits: Limits,
 }
 
 impl<M: FrameAccess> Pmem<M> {
@@ -54,29 +56,26 @@ impl<M: FrameAccess> Pmem<M> {
     /// a request, logical blocks of one sector.
     pub fn new(frames: impl Into<Arc<PmemFrames>>, memory: M) -> Self {
         let frames = frames.into();
-        let info = DeviceInfo::new(frames.len());
+        let mut limits = Limits::new(frames.len());
+        limits.max_discard = Limits::UNLIMITED;
+        limits.max_write_zeroes = Limits::UNLIMITED;
+        limits.features |= Features::WRITE_CACHE | Features::SYNCHRONOUS | Features::DAX;
         Self {
             frames,
             memory,
-            info,
+            limits,
         }
     }
 
-    /// The same with requests of at most this many bytes.
+    /// The same with other limits: whatever `change` makes of its own. The capacity stays.
     ///
     /// # Errors
-    /// [`LimitError`] if that is less than one logical block.
-    pub fn with_max_request(mut self, len: ByteLen) -> Result<Self, LimitError> {
-        self.info = self.info.with_max_request(len)?;
-        Ok(self)
-    }
-
-    /// The same with logical blocks of this many bytes.
-    ///
-    /// # Errors
-    /// [`LimitError`] if a logical block cannot have that size.
-    pub fn with_logical_block(mut self, len: ByteLen) -> Result<Self, LimitError> {
-        self.info = self.info.with_logical_block(len)?;
+    /// [`LimitError`] if the limits make no sense then.
+    pub fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Result<Self, LimitError> {
+        let capacity = self.limits.capacity;
+        change(&mut self.limits);
+        self.limits.capacity = capacity;
+        self.limits.validate()?;
         Ok(self)
     }
 
@@ -135,32 +134,51 @@ impl<M: FrameAccess> Pmem<M> {
     }
 
     #[inline]
-    fn transfer(&self, request: &Request) -> Result<(), BlkError> {
+    fn read(&self, request: &Request) -> Result<(), Failure> {
+        self.each_part(request, |device, memory| match self.is_own(memory) {
+            false => copy_frames(&*self.frames, device, &self.memory, memory),
+            true => copy_frames(&*self.frames, device, &self.everything(), memory),
+        })
+    }
+
+    #[inline]
+    fn write(&self, request: &Request) -> Result<(), Failure> {
+        self.each_part(request, |device, memory| match self.is_own(memory) {
+            false => copy_frames(&self.memory, memory, &*self.frames, device),
+            true => copy_frames(&self.everything(), memory, &*self.frames, device),
+        })
+    }
+
+    /// Calls `copy` with each segment of memory and the part of the device that belongs to it. The failure of one says how
+    /// many bytes those before it had.
+    #[inline]
+    fn each_part(
+        &self,
+        request: &Request,
+        copy: impl Fn(PhysSegment, PhysSegment) -> Result<(), AccessError>,
+    ) -> Result<(), Failure> {
         let mut at = request.position();
-        let own = self.frames.range();
         for memory in request.segments() {
-            let device = self.own(at, memory.len())?;
-            if own.intersects(memory.frames()) {
-                self.transfer_own(device, memory, request.op())?;
-            } else {
-                copy_between(&self.frames, device, &self.memory, memory, request.op())?;
-            }
+            let here = self.own(at, memory.len())?;
+            copy(here, memory).map_err(|error| Failure {
+                error: error.into(),
+                done: ByteLen::new(at.get() - request.position().get()),
+            })?;
             at = at.checked_add(memory.len()).ok_or(BlkError::Io)?;
         }
         Ok(())
     }
 
-    /// The memory of the bio is the device's own, or runs from one into the other.
+    /// Whether the memory of a bio is the device's own, or runs from one into the other.
+    #[inline]
+    fn is_own(&self, memory: PhysSegment) -> bool {
+        self.frames.range().intersects(memory.frames())
+    }
+
+    /// What reaches both.
     #[cold]
-    #[inline(never)]
-    fn transfer_own(
-        &self,
-        device: PhysSegment,
-        memory: PhysSegment,
-        op: Op,
-    ) -> Result<(), BlkError> {
-        let all = (&*self.frames, &self.memory);
-        copy_between(&self.frames, device, &all, memory, op)
+    fn everything(&self) -> (&PmemFrames, &M) {
+        (&*self.frames, &self.memory)
     }
 
     /// The device's own bytes. Requests lie within it, so failing is not to be expected.
@@ -172,47 +190,40 @@ impl<M: FrameAccess> Pmem<M> {
     }
 }
 
-#[inline]
-fn copy_between(
-    frames: &PmemFrames,
-    device: PhysSegment,
-    memory: &impl FrameAccess,
-    buffer: PhysSegment,
-    op: Op,
-) -> Result<(), BlkError> {
-    let copied = match op {
-        Op::Write => copy_frames(memory, buffer, frames, device),
-        _ => copy_frames(frames, device, memory, buffer),
-    };
-    copied.map_err(BlkError::from)
-}
-
 impl<M: FrameAccess> BlockDevice for Pmem<M> {
     #[inline]
-    fn info(&self) -> DeviceInfo {
-        self.info
+    fn limits(&self) -> Limits {
+        self.limits
     }
 
     #[inline]
-    fn execute(&self, request: &Request) -> Result<(), BlkError> {
+    fn submit(&self, request: Request) -> Submitted {
+        request.run(|request| match request.data() {
+            Data::ToMemory(_) => self.read(request),
+            Data::FromMemory(_) => self.write(request),
+            Data::None => self.manage(request),
+        })
+    }
+}
+
+impl<M: FrameAccess> Pmem<M> {
+    #[cold]
+    #[inline(never)]
+    fn manage(&self, request: &Request) -> Result<(), Failure> {
+        let (at, len) = (request.position(), request.len());
         match request.op() {
-            Op::Read | Op::Write => self.transfer(request),
-            Op::Flush => self.frames.sync().map_err(status_of),
-            Op::Discard => self
-                .frames
-                .punch(request.position(), request.len())
-                .map_err(status_of),
+            Op::Flush => Ok(self.frames.sync().map_err(status_of)?),
+            Op::Discard => Ok(self.frames.punch(at, len).map_err(status_of)?),
             Op::WriteZeroes => {
-                let (at, len) = (request.position(), request.len());
-                if len.get() > WRITE_ZEROES_LIMIT {
+                if len.get() > WRITE_ZEROES_LIMIT && !request.flags().contains(BioFlags::NOUNMAP) {
                     match self.frames.punch(at, len) {
                         Err(Errno::OPNOTSUPP) => {}
-                        other => return other.map_err(status_of),
+                        other => return Ok(other.map_err(status_of)?),
                     }
                 }
                 Ok(self.frames.zero_bytes(self.own(at, len)?)?)
             }
-            _ => Err(BlkError::NotSupported),
+            _ => Err(BlkError::NotSupported.into()),
         }
     }
 }

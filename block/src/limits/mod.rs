@@ -1,5 +1,10 @@
 //! What a device can do, and in what portions.
 
+pub(crate) mod segments;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the request path is about to use it")
+)]
 pub(crate) mod split;
 
 use bitflags::bitflags;
@@ -78,7 +83,7 @@ pub struct AtomicLimits {
 /// use pageless_block::{Features, Limits};
 /// use pageless_pfn::ByteLen;
 /// let mut limits = Limits::new(ByteLen::new(6 << 40));
-/// limits.logical_block = ByteLen::new(4096);
+/// limits.set_logical_block(ByteLen::new(4096));
 /// limits.max_request = ByteLen::new(1 << 20);
 /// limits.features |= Features::WRITE_CACHE | Features::FUA;
 /// limits.validate()?;
@@ -159,6 +164,14 @@ impl Limits {
         }
     }
 
+    /// Sets the logical block, and raises what must not be shorter.
+    pub fn set_logical_block(&mut self, len: ByteLen) {
+        self.logical_block = len;
+        self.physical_block = self.physical_block.max(len);
+        self.io_min = self.io_min.max(len);
+        self.discard_granularity = self.discard_granularity.max(len);
+    }
+
     /// A length without limit, for `max_discard` and the like.
     pub const UNLIMITED: ByteLen = UNLIMITED;
 
@@ -178,14 +191,15 @@ impl Limits {
             true => Ok(()),
             false => Err(LimitError::PowerOfTwo { what, len }),
         };
-        let blocks = |what, len: ByteLen| match len.get() >= block && len.get() % block == 0 {
-            true => Ok(()),
-            false => Err(LimitError::Blocks {
-                what,
-                len,
-                logical_block: self.logical_block,
-            }),
-        };
+        let blocks =
+            |what, len: ByteLen| match len.get() >= block && len.get().is_multiple_of(block) {
+                true => Ok(()),
+                false => Err(LimitError::Blocks {
+                    what,
+                    len,
+                    logical_block: self.logical_block,
+                }),
+            };
         power("logical_block", self.logical_block)?;
         if block < SECTOR_SIZE {
             return Err(LimitError::LogicalBlock {
@@ -225,6 +239,21 @@ impl Limits {
         ] {
             if let Some(len) = len {
                 power(what, len)?;
+            }
+        }
+        for (what, len) in [
+            ("max_request", Some(self.max_request)),
+            ("max_segment", Some(self.max_segment)),
+            ("segment_boundary", self.segment_boundary),
+        ] {
+            if let Some(len) = len
+                && len < self.dma_alignment
+            {
+                return Err(LimitError::DmaAlignment {
+                    what,
+                    len,
+                    dma_alignment: self.dma_alignment,
+                });
             }
         }
         if let Some(chunk) = self.chunk {
@@ -318,6 +347,16 @@ pub enum LimitError {
         len: ByteLen,
         /// The device's logical block.
         logical_block: ByteLen,
+    },
+    /// No segment of this length is aligned.
+    #[error("{what} is {len}: too short for memory that must be aligned to {dma_alignment}")]
+    DmaAlignment {
+        /// Which limit.
+        what: &'static str,
+        /// What it is.
+        len: ByteLen,
+        /// The device's alignment.
+        dma_alignment: ByteLen,
     },
     /// Zones and the feature that announces them come together or not at all.
     #[error("zones without the feature ZONED, or the feature without zones")]

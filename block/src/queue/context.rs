@@ -1,0 +1,458 @@
+//! A thread's way into a queue: submitting, completing, polling.
+
+mod drive;
+mod plug;
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use pageless_pfn::ByteLen;
+
+use crate::bio::chain::{Chain, finish};
+use crate::bio::completion::{Completion, Notify};
+use crate::bio::pool::BioPool;
+use crate::bio::{self, Bio};
+use crate::counters::QueueCounters;
+use crate::device::BlockDevice;
+use crate::failpoint::Failpoint;
+use crate::flags::BioFlags;
+use crate::limits::split::{Cut, Shape};
+use crate::mutant::Mutant;
+use crate::observe::event::{Action, Event};
+use crate::op::Op;
+use crate::position::{BytePos, SECTOR_SIZE};
+use crate::queue::admission::{RejectReason, Verdict, admit, well_formed};
+use crate::queue::flush::Next;
+use crate::queue::mailbox::Mailbox;
+use crate::queue::{HwQueue, RequestQueue};
+use crate::request::merge::Incoming;
+use crate::request::{self, Done, Request};
+use crate::status::BlkError;
+use crate::sync::atomic::AtomicBool;
+pub use plug::Plug;
+
+/// What a context shows to those who quiesce its queue.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    /// Whether its thread is in [`BlockDevice::submit`], or about to look whether it may.
+    pub(crate) issuing: AtomicBool,
+}
+
+/// A thread's way into a [`RequestQueue`]: a software context (`struct blk_mq_ctx`).
+///
+/// It belongs to one thread, which its `&mut self` methods say; what threads share is in the queue. All
+/// room is allocated as it is first needed and then used again: a bio from [`Context::pool`] comes
+/// in, goes to a device that is done when it returns, and comes back without an allocation and
+/// without a lock.
+///
+/// ```
+/// use pageless_block::{Limits, NullDevice, QueueId, RejectReason, RequestQueue};
+/// use pageless_pfn::ByteLen;
+/// let device = NullDevice::new(Limits::new(ByteLen::new(1 << 20)));
+/// let queue = RequestQueue::with_depth(device, 1)?;
+/// let mut context = queue.context(QueueId::new(0))?;
+/// let (first, second) = (context.pool().flush(), context.pool().flush());
+/// context.submit(first).unwrap();
+/// let full = context.submit(second).unwrap_err();
+/// assert_eq!(full.reason, RejectReason::QueueFull { depth: 1 });
+/// let done = context.reap().unwrap();
+/// assert!(done.result().is_ok());
+/// context.pool().put(done.into_bio());
+/// # Ok::<(), pageless_block::QueueError>(())
+/// ```
+///
+/// Bios that a device carries out at once come back in the order in which they went in. A device
+/// that keeps requests may finish them in any order, and so may the pieces of a bio that was split.
+///
+/// # Panics
+/// Dropping a context while bios are out panics, or prints if the thread is panicking already:
+/// their completions would have nowhere to go. [`Context::drain`] first. Bios that are finished and not
+/// reaped are dropped quietly.
+pub struct Context<'q, D: BlockDevice> {
+    queue: &'q RequestQueue<D>,
+    hw: &'q HwQueue,
+    number: u16,
+    presence: Arc<Presence>,
+    home: Arc<Mailbox>,
+    pool: BioPool,
+    /// Requests that are not in use.
+    #[expect(clippy::vec_box, reason = "the boxes are what is handed out")]
+    requests: Vec<Box<request::Inner>>,
+    /// Finished, in order, for those who reap.
+    finished: VecDeque<Box<bio::Inner>>,
+    /// Pieces of accepted bios for which there was no tag.
+    backlog: VecDeque<Incoming>,
+    /// Requests held back while a [`Plug`] exists.
+    plug: Vec<Request>,
+    plugged: bool,
+    /// What the flush sequence has to do next; empty between calls.
+    todo: VecDeque<Next>,
+    /// What the device has handed over and we have not looked at; empty between calls.
+    landing: Vec<Done>,
+    /// Bios accepted and not yet handed back: out, or finished.
+    in_flight: u32,
+    counters: QueueCounters,
+}
+
+impl<'q, D: BlockDevice> Context<'q, D> {
+    pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, number: u16) -> Self {
+        let presence = Arc::new(Presence::default());
+        queue.present.lock().push(Arc::clone(&presence));
+        let depth = usize::from(queue.depth);
+        Self {
+            queue,
+            hw,
+            number,
+            presence,
+            home: Arc::new(Mailbox::new()),
+            pool: BioPool::new(),
+            requests: Vec::new(),
+            finished: VecDeque::with_capacity(depth),
+            backlog: VecDeque::new(),
+            plug: Vec::new(),
+            plugged: false,
+            todo: VecDeque::new(),
+            landing: Vec::new(),
+            in_flight: 0,
+            counters: QueueCounters::default(),
+        }
+    }
+
+    /// Takes `bio` in; its completion comes from [`Context::reap`], or goes where the bio says.
+    ///
+    /// A bio that the device does not take (past its end, misaligned, an operation it does not have) is
+    /// taken in too: its completion says so.
+    ///
+    /// # Errors
+    /// [`Rejected`] gives the bio back: the queue is full or frozen, or the bio makes no sense on any
+    /// device. Nothing has happened then.
+    #[inline]
+    pub fn submit(&mut self, bio: impl Into<Bio>) -> Result<(), Rejected> {
+        let bio: Bio = bio.into();
+        let inner = bio.inner;
+        if let Err(reason) = well_formed(&inner) {
+            return Err(self.reject(inner, reason));
+        }
+        if self.in_flight >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
+            let depth = self.queue.depth;
+            return Err(self.reject(inner, RejectReason::QueueFull { depth }));
+        }
+        self.tell_bio(Action::Queue, &inner, inner.len, 0);
+        match admit(self.queue.limits(), &inner) {
+            Verdict::Admitted(flags) => self.admitted(inner, flags),
+            Verdict::Over => {
+                self.accepted();
+                self.over(inner, Ok(()));
+                Ok(())
+            }
+            Verdict::Refused(error) => {
+                self.accepted();
+                self.over(inner, Err(error));
+                Ok(())
+            }
+        }
+    }
+
+    #[inline]
+    fn admitted(&mut self, bio: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
+        let position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
+        self.queue.device.expect(BytePos::new(position));
+        match self.queue.cutter.cut(&shape_of(&bio, flags)) {
+            Cut::Fits => {
+                self.accepted();
+                let incoming = Incoming {
+                    bio,
+                    flags,
+                    context: self.number,
+                };
+                match self.start(incoming) {
+                    Ok(()) => Ok(()),
+                    Err((incoming, reason)) => {
+                        self.in_flight -= 1;
+                        self.counters.submitted -= 1;
+                        Err(self.reject(incoming.bio, reason))
+                    }
+                }
+            }
+            Cut::After(_) => self.split(bio, flags),
+            Cut::Refused(error) => {
+                self.accepted();
+                self.over(bio, Err(error));
+                Ok(())
+            }
+        }
+    }
+
+    /// A bio that needs several requests: each piece is a bio of its own, and the whole waits for them.
+    #[cold]
+    #[inline(never)]
+    fn split(&mut self, whole: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
+        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+            return Err(self.reject(whole, RejectReason::Frozen));
+        }
+        self.accepted();
+        if Failpoint::ChainAlloc.hit() {
+            self.over(whole, Err(BlkError::Resource));
+            return Ok(());
+        }
+        let mut flags = flags - BioFlags::POLLED;
+        if Mutant::SplitLosesFlags.active() {
+            flags = BioFlags::empty();
+        }
+        let chain = Chain::of_pieces();
+        let mut at = 0;
+        while at < whole.len {
+            let Some(mut piece) = self.pool.take_piece() else {
+                chain.fail(at, BlkError::Resource);
+                break;
+            };
+            piece.copy_part(&whole, at, whole.len - at);
+            match self.queue.cutter.cut(&shape_of(&piece, flags)) {
+                Cut::Fits => {}
+                Cut::After(len) => {
+                    let rest = whole.sector.get() + (at + len.get()) / SECTOR_SIZE;
+                    self.tell_bio(Action::Split, &piece, piece.len, rest);
+                    self.counters.splits += 1;
+                    piece.truncate(len.get());
+                }
+                Cut::Refused(error) => {
+                    chain.fail(at, error);
+                    self.pool.put_inner(piece);
+                    break;
+                }
+            }
+            at += piece.len;
+            piece.part_of = Some(chain.link());
+            let incoming = Incoming {
+                bio: piece,
+                flags,
+                context: self.number,
+            };
+            self.start_or_wait(incoming);
+        }
+        if let Some((whole, _)) = chain.park(whole, &self.home) {
+            self.finish_bio(whole);
+        }
+        Ok(())
+    }
+
+    /// The next finished bio, if there is one. Asks the device if none is.
+    #[inline]
+    pub fn reap(&mut self) -> Option<Completion> {
+        if self.finished.is_empty() {
+            if self.in_flight == 0 {
+                return None;
+            }
+            self.poll();
+        }
+        let bio = self.finished.pop_front()?;
+        self.in_flight -= 1;
+        Some(Completion::new(bio))
+    }
+
+    /// Waits until nothing is in flight and hands every completion that is to be reaped to `each`.
+    ///
+    /// Asks the device again and again while it holds requests: this call keeps the CPU busy.
+    pub fn drain(&mut self, mut each: impl FnMut(Completion)) {
+        while self.in_flight != 0 {
+            match self.reap() {
+                Some(completion) => each(completion),
+                None => core::hint::spin_loop(),
+            }
+        }
+    }
+
+    /// Bios submitted and not yet handed back: out, or finished and not reaped.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The queue.
+    pub const fn queue(&self) -> &'q RequestQueue<D> {
+        self.queue
+    }
+
+    /// Its number among the contexts of its queue, as events have it.
+    pub const fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Bios to use again.
+    #[inline]
+    pub const fn pool(&mut self) -> &mut BioPool {
+        &mut self.pool
+    }
+
+    /// What the context has seen.
+    pub const fn counters(&self) -> QueueCounters {
+        self.counters
+    }
+
+    #[inline]
+    fn accepted(&mut self) {
+        self.in_flight += 1;
+        self.counters.submitted += 1;
+    }
+
+    #[cold]
+    fn reject(&mut self, bio: Box<bio::Inner>, reason: RejectReason) -> Rejected {
+        self.counters.rejected += 1;
+        Rejected {
+            bio: Bio::from_inner(bio),
+            reason,
+        }
+    }
+
+    /// A bio that never had a request is over.
+    #[cold]
+    fn over(&mut self, mut bio: Box<bio::Inner>, result: Result<(), BlkError>) {
+        bio.result = result;
+        bio.done = if result.is_ok() { bio.len } else { 0 };
+        self.queue.tell(|time| Event {
+            error: result.err(),
+            ..self.event(time, Action::Complete, &bio)
+        });
+        self.finish_bio(bio);
+    }
+
+    /// A bio's own I/O is over.
+    #[inline]
+    fn finish_bio(&mut self, bio: Box<bio::Inner>) {
+        let pool = &mut self.pool;
+        if let Some(bio) = finish(bio, &self.home, |part| pool.put_inner(part)) {
+            self.deliver(bio);
+        }
+    }
+
+    #[inline]
+    fn deliver(&mut self, mut bio: Box<bio::Inner>) {
+        self.count(&bio);
+        match bio.notify {
+            Notify::Reap => self.finished.push_back(bio),
+            _ => {
+                self.in_flight -= 1;
+                match core::mem::replace(&mut bio.notify, Notify::Reap) {
+                    Notify::Call(done) => done(Completion::new(bio)),
+                    Notify::Ticket(slot) => slot.fill(Completion::new(bio)),
+                    Notify::Reap => {}
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, bio: &bio::Inner) {
+        let counters = &mut self.counters;
+        counters.completed += 1;
+        counters.failed += u64::from(bio.result.is_err());
+        match bio.op {
+            Op::Read => counters.bytes_read += bio.done,
+            Op::Write if bio.len == 0 => counters.flushes += u64::from(bio.result.is_ok()),
+            Op::Write | Op::ZoneAppend => counters.bytes_written += bio.done,
+            Op::Discard | Op::SecureErase => counters.bytes_discarded += bio.done,
+            Op::WriteZeroes => counters.bytes_zeroed += bio.done,
+            _ => {}
+        }
+    }
+
+    #[inline]
+    fn tell_bio(&self, action: Action, bio: &bio::Inner, len: u64, detail: u64) {
+        self.queue.tell(|time| Event {
+            len: ByteLen::new(len),
+            detail,
+            ..self.event(time, action, bio)
+        });
+    }
+
+    fn event(&self, time: crate::clock::Nanos, action: Action, bio: &bio::Inner) -> Event {
+        Event {
+            action,
+            time,
+            queue: self.hw.id,
+            context: self.number,
+            tag: None,
+            op: bio.op,
+            flags: bio.flags,
+            priority: bio.priority,
+            sector: bio.sector,
+            len: ByteLen::new(bio.len),
+            error: None,
+            detail: 0,
+        }
+    }
+}
+
+#[inline]
+fn shape_of(bio: &bio::Inner, flags: BioFlags) -> Shape<'_> {
+    Shape {
+        op: bio.op,
+        flags,
+        position: BytePos::new(bio.sector.get().wrapping_mul(SECTOR_SIZE)),
+        len: ByteLen::new(bio.len),
+        segments: &bio.segments,
+    }
+}
+
+impl<D: BlockDevice> Drop for Context<'_, D> {
+    fn drop(&mut self) {
+        let mut present = self.queue.present.lock();
+        present.retain(|other| !Arc::ptr_eq(other, &self.presence));
+        drop(present);
+        let out = self.in_flight - self.finished.len() as u32;
+        if out == 0 {
+            return;
+        }
+        let (id, number) = (self.hw.id.get(), self.number);
+        #[cfg(feature = "std")]
+        if std::thread::panicking() {
+            std::eprintln!(
+                "context {number} of queue {id} dropped with {out} bios out while panicking"
+            );
+            return;
+        }
+        panic!("context {number} of queue {id} dropped with {out} bios out");
+    }
+}
+
+impl<D: BlockDevice> fmt::Debug for Context<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("number", &self.number)
+            .field("queue", &self.hw.id)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A bio that was not taken in. Nothing has happened; the bio is the caller's again.
+pub struct Rejected {
+    /// The bio as it was submitted.
+    pub bio: Bio,
+    /// Why.
+    pub reason: RejectReason,
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected")
+            .field("bio", &self.bio)
+            .field("reason", &self.reason)
+            .finish()
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was not taken in: {}", self.bio, self.reason)
+    }
+}
+
+impl core::error::Error for Rejected {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        Some(&self.reason)
+    }
+}

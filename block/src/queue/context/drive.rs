@@ -1,0 +1,626 @@
+//! Requests on their way: from a bio to the device, and back.
+
+use alloc::boxed::Box;
+use core::mem;
+
+use pageless_pfn::ByteLen;
+
+use crate::bio;
+use crate::bio::chain::finish;
+use crate::clock::Nanos;
+use crate::device::{Abort, BlockDevice, Submitted};
+use crate::failpoint::Failpoint;
+use crate::flags::BioFlags;
+use crate::mutant::Mutant;
+use crate::observe::event::{Action, Event};
+use crate::op::Op;
+use crate::position::{SECTOR_SIZE, Sector};
+use crate::priority::Priority;
+use crate::queue::HwQueue;
+use crate::queue::admission::RejectReason;
+use crate::queue::context::Context;
+use crate::queue::context::plug::{PLUG_FLUSH_SIZE, PLUG_REQUESTS};
+use crate::queue::flush::{Needs, Next, Step};
+use crate::queue::mailbox::{Letter, Mailbox};
+use crate::request::merge::{Incoming, Merge};
+use crate::request::{self, Done, Request, Tag};
+use crate::status::BlkError;
+use crate::sync::atomic::Ordering;
+
+/// What became of a request that was given to the device.
+enum Issued {
+    Done(Done),
+    Kept,
+    /// It could not go, and waits in the hardware queue.
+    Parked,
+}
+
+impl<'q, D: BlockDevice> Context<'q, D> {
+    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way.
+    ///
+    /// # Errors
+    /// The bio, if there is no tag or no memory, or if the queue is frozen.
+    #[inline]
+    pub(super) fn start(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+        let needs = Needs::of(incoming.flags, self.queue.limits().features);
+        let mut incoming = incoming;
+        incoming.flags = needs.flags;
+        if (self.plugged || self.queue.elevator.is_some()) && !needs.flushes() {
+            match self.merge(incoming) {
+                Ok(()) => return Ok(()),
+                Err(apart) => incoming = apart,
+            }
+        }
+        let request = self.request_for(incoming)?;
+        if needs.flushes() {
+            self.enter_flush(request, needs);
+        } else if self.plugged {
+            self.hold_back(request);
+        } else {
+            self.send(request);
+        }
+        Ok(())
+    }
+
+    /// The same for a piece of a bio that was accepted as a whole: without a tag, it waits.
+    pub(super) fn start_or_wait(&mut self, incoming: Incoming) {
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(incoming);
+            return;
+        }
+        if let Err((incoming, _)) = self.start(incoming) {
+            self.backlog.push_back(incoming);
+        }
+    }
+
+    #[inline]
+    fn request_for(&mut self, incoming: Incoming) -> Result<Request, (Incoming, RejectReason)> {
+        let mut tag = self.hw.tags.get(self.number);
+        if tag.is_none() && !self.plug.is_empty() {
+            self.unplug();
+            tag = self.hw.tags.get(self.number);
+        }
+        let Some(tag) = tag else {
+            self.tell_bio(Action::SleepRequest, &incoming.bio, incoming.bio.len, 0);
+            let depth = self.queue.depth;
+            return Err((incoming, RejectReason::QueueFull { depth }));
+        };
+        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+            self.hw.tags.put(tag);
+            return Err((incoming, RejectReason::Frozen));
+        }
+        let inner = match self.requests.pop() {
+            Some(inner) => inner,
+            None if Failpoint::RequestAlloc.hit() => {
+                self.hw.tags.put(tag);
+                return Err((incoming, RejectReason::NoMemory));
+            }
+            None => self.fresh_request(),
+        };
+        let request = self.fill(inner, tag, incoming);
+        self.tell_request(Action::GetRequest, &request);
+        Ok(request)
+    }
+
+    #[cold]
+    fn fresh_request(&self) -> Box<request::Inner> {
+        Box::new(request::Inner::empty(Some(self.home.clone())))
+    }
+
+    #[inline]
+    fn fill(&self, mut inner: Box<request::Inner>, tag: Tag, incoming: Incoming) -> Request {
+        let bio = incoming.bio;
+        inner.op = bio.op;
+        inner.owed = true;
+        inner.step = Step::Plain;
+        inner.postflush = false;
+        inner.flags = incoming.flags;
+        inner.priority = bio.priority;
+        inner.queue = self.hw.id;
+        inner.tag = tag;
+        inner.context = self.number;
+        inner.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
+        inner.len = bio.len;
+        inner.result = Ok(());
+        inner.done = 0;
+        if self.queue.clock.is_some() {
+            inner.started = self.queue.now();
+        }
+        inner.bios.push(bio);
+        Request(inner)
+    }
+
+    /// Joins a bio to a request that is held back or scheduled.
+    fn merge(&mut self, incoming: Incoming) -> Result<(), Incoming> {
+        if incoming.flags.intersects(BioFlags::NEVER_MERGED) || incoming.is_empty() {
+            return Err(incoming);
+        }
+        let limits = self.queue.limits();
+        let (queue, hw, number) = (self.queue, self.hw, self.number);
+        let event = |end: Merge, bio: &Event| Event {
+            action: match end {
+                Merge::Back => Action::BackMerge,
+                Merge::Front => Action::FrontMerge,
+            },
+            queue: hw.id,
+            context: number,
+            ..*bio
+        };
+        let told = self.event(Nanos::ZERO, Action::BackMerge, &incoming.bio);
+        let mut incoming = incoming;
+        // From the last one on: whoever goes through a file continues what came just before.
+        for request in self.plug.iter_mut().rev() {
+            match request.try_merge(incoming, limits) {
+                Ok(end) => {
+                    self.counters.merges += 1;
+                    queue.tell(|time| Event {
+                        time,
+                        ..event(end, &told)
+                    });
+                    return Ok(());
+                }
+                Err(apart) => incoming = apart,
+            }
+        }
+        if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
+            let end = elevator.lock().merge(incoming, limits)?;
+            self.counters.merges += 1;
+            queue.tell(|time| Event {
+                time,
+                ..event(end, &told)
+            });
+            return Ok(());
+        }
+        Err(incoming)
+    }
+
+    fn hold_back(&mut self, request: Request) {
+        let long = request.len().get() >= PLUG_FLUSH_SIZE;
+        self.plug.push(request);
+        if long || self.plug.len() >= PLUG_REQUESTS {
+            self.unplug();
+        }
+    }
+
+    /// Lets go of what is held back.
+    pub(super) fn unplug(&mut self) {
+        if self.plug.is_empty() {
+            return;
+        }
+        self.tell_plug(Action::Unplug, self.plug.len() as u64);
+        let mut plug = mem::take(&mut self.plug);
+        if self.queue.elevator.is_some() {
+            for request in plug.drain(..) {
+                self.insert(request);
+            }
+            self.run_elevator();
+        } else {
+            for request in plug.drain(..) {
+                self.send(request);
+            }
+        }
+        // Its room is used again.
+        if self.plug.is_empty() {
+            self.plug = plug;
+        }
+    }
+
+    /// A request is ready for the scheduler, or for the device.
+    #[inline]
+    fn send(&mut self, request: Request) {
+        if self.queue.elevator.is_some() {
+            self.insert(request);
+            self.run_elevator();
+        } else if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+            // Behind those that wait already.
+            self.hw.park(request, false);
+            self.run_parked();
+        } else {
+            self.issue_and_handle(request);
+        }
+    }
+
+    fn insert(&mut self, request: Request) {
+        let Some(elevator) = &self.queue.elevator else {
+            return self.issue_and_handle(request);
+        };
+        self.tell_request(Action::Insert, &request);
+        let now = self.queue.now();
+        let left = if Failpoint::ElevatorInsert.hit() {
+            Err(request)
+        } else {
+            elevator.lock().insert(request, now)
+        };
+        if let Err(request) = left {
+            self.hw.park(request, false);
+            self.run_parked();
+        }
+    }
+
+    /// Gives the device what the scheduler chooses, as long as it takes more.
+    fn run_elevator(&mut self) {
+        let Some(elevator) = &self.queue.elevator else {
+            return;
+        };
+        let room = u32::from(self.queue.depth);
+        loop {
+            // Relaxed: a bound that may be passed by as many as there are threads.
+            if self.hw.at_device.load(Ordering::Relaxed) >= room {
+                return;
+            }
+            let now = self.queue.now();
+            let Some(request) = elevator.lock().dispatch(now) else {
+                return;
+            };
+            match self.issue(request) {
+                Issued::Done(done) => self.handle(done),
+                Issued::Kept => {}
+                Issued::Parked => return,
+            }
+        }
+    }
+
+    /// Gives the device what could not go before.
+    fn run_parked(&mut self) {
+        while let Some(request) = self.hw.unpark() {
+            match self.issue(request) {
+                Issued::Done(done) => self.handle(done),
+                Issued::Kept => {}
+                Issued::Parked => return,
+            }
+        }
+    }
+
+    #[inline]
+    fn issue_and_handle(&mut self, request: Request) {
+        if let Issued::Done(done) = self.issue(request) {
+            self.handle(done);
+        }
+    }
+
+    #[inline]
+    fn issue(&mut self, request: Request) -> Issued {
+        let queue = self.queue;
+        // SeqCst: pairs with the load in `RequestQueue::quiesce`. Either the gate is seen to be closed
+        // here, or this is seen there and waited for.
+        self.presence.issuing.swap(true, Ordering::SeqCst);
+        if !queue.gate.is_open() && queue.gate.quiesced() {
+            self.presence.issuing.store(false, Ordering::Release);
+            self.hw_of(&request).park(request, false);
+            return Issued::Parked;
+        }
+        let submitted = self.hand_over(request);
+        // Release: pairs with the load in `RequestQueue::quiesce`, which then knows the call is over.
+        self.presence.issuing.store(false, Ordering::Release);
+        match submitted {
+            Submitted::Done(done) => {
+                self.found(&done);
+                Issued::Done(done)
+            }
+            Submitted::Kept => Issued::Kept,
+            Submitted::Busy(request) => self.requeue(request),
+        }
+    }
+
+    #[inline]
+    fn hand_over(&mut self, mut request: Request) -> Submitted {
+        let queue = self.queue;
+        if queue.elevator.is_some() {
+            let hw = self.hw_of(&request);
+            hw.at_device.fetch_add(1, Ordering::Relaxed);
+        }
+        if queue.clock.is_some() {
+            request.0.issued = queue.now();
+            self.set_deadline(&request);
+        }
+        self.tell_request(Action::Issue, &request);
+        if Failpoint::DeviceBusy.hit() {
+            return Submitted::Busy(request);
+        }
+        if Mutant::TagFreedBeforeCompletion.active() && request.0.step != Step::Flush {
+            self.hw_of(&request).tags.put(request.0.tag);
+        }
+        let tag = request.0.tag;
+        let submitted = queue.device.submit(request);
+        if let Submitted::Done(done) = &submitted
+            && done.0.0.tag != tag
+        {
+            answered_with_another(done, tag);
+        }
+        submitted
+    }
+
+    fn set_deadline(&self, request: &Request) {
+        if let Some(timeout) = self.queue.timeout {
+            let at = request.0.issued.saturating_add(timeout).get().max(1);
+            // Relaxed here and below: a number, looked at by whoever asks the device, which owns the request.
+            self.hw_of(request).deadlines[usize::from(request.0.tag.get())]
+                .store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// The device has no room.
+    #[cold]
+    fn requeue(&mut self, request: Request) -> Issued {
+        self.counters.requeues += 1;
+        self.tell_request(Action::Requeue, &request);
+        let hw = self.hw_of(&request);
+        self.left_device(hw, request.0.tag);
+        hw.park(request, true);
+        Issued::Parked
+    }
+
+    /// A request has come back from the device, in whatever context.
+    #[inline]
+    fn found(&self, done: &Done) {
+        if self.queue.elevator.is_some() || self.queue.timeout.is_some() {
+            self.left_device(self.hw_of(&done.0), done.0.0.tag);
+        }
+    }
+
+    fn left_device(&self, hw: &HwQueue, tag: Tag) {
+        if self.queue.elevator.is_some() {
+            hw.at_device.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(deadline) = hw.deadlines.get(usize::from(tag.get())) {
+            deadline.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The hardware queue of a request: with an elevator it need not be this context's.
+    #[inline]
+    fn hw_of(&self, request: &Request) -> &'q HwQueue {
+        let id = request.0.queue;
+        if id == self.hw.id {
+            return self.hw;
+        }
+        &self.queue.hw[usize::from(id.get())]
+    }
+
+    /// A request that the device has finished with goes on.
+    #[inline]
+    fn handle(&mut self, done: Done) {
+        let request = done.0;
+        if request.0.step == Step::Plain && self.home.is_home(&request) {
+            return self.settle(request);
+        }
+        self.handle_special(request);
+    }
+
+    /// One in the flush sequence, or of another context.
+    #[cold]
+    #[inline(never)]
+    fn handle_special(&mut self, request: Request) {
+        self.sequence(request);
+        self.run_todo();
+    }
+
+    fn sequence(&mut self, request: Request) {
+        let hw = self.hw_of(&request);
+        let todo = &mut self.todo;
+        match request.0.step {
+            Step::Plain | Step::Pre | Step::Post => todo.push_back(Next::Settle(request)),
+            Step::Data => todo.extend(hw.flush.lock().data_done(request)),
+            Step::Flush => hw
+                .flush
+                .lock()
+                .flush_done(request, |next| todo.push_back(next)),
+        }
+    }
+
+    #[cold]
+    fn enter_flush(&mut self, request: Request, needs: Needs) {
+        let next = self.hw.flush.lock().enter(request, needs);
+        self.todo.extend(next);
+        self.run_todo();
+    }
+
+    fn run_todo(&mut self) {
+        while let Some(next) = self.todo.pop_front() {
+            match next {
+                Next::Issue(request) => {
+                    if let Issued::Done(done) = self.issue(request) {
+                        self.sequence(done.0);
+                    }
+                }
+                Next::Settle(request) if self.home.is_home(&request) => self.settle(request),
+                Next::Settle(mut request) => {
+                    request.0.step = Step::Plain;
+                    Mailbox::send_home(Done(request));
+                }
+            }
+        }
+    }
+
+    /// A request is over: its bios are told, its tag may name another.
+    #[inline]
+    fn settle(&mut self, request: Request) {
+        self.tell_request(Action::Complete, &request);
+        let mut inner = request.0;
+        inner.owed = false;
+        if !Mutant::TagFreedBeforeCompletion.active() {
+            self.queue.hw[usize::from(inner.queue.get())]
+                .tags
+                .put(inner.tag);
+        }
+        if inner.written.is_some() || inner.replaced.is_some() {
+            self.settle_odd(&mut inner);
+        }
+        let (result, mut left) = (inner.result, inner.done);
+        while inner.bios.len() > 1 {
+            // Merged: each gets its share of what is done.
+            let bio = inner.bios.remove(0);
+            left = self.settle_bio(bio, result, left);
+        }
+        if let Some(bio) = inner.bios.pop() {
+            self.settle_bio(bio, result, left);
+        }
+        self.requests.push(inner);
+    }
+
+    #[inline]
+    fn settle_bio(
+        &mut self,
+        mut bio: Box<bio::Inner>,
+        result: Result<(), BlkError>,
+        left: u64,
+    ) -> u64 {
+        let done = left.min(bio.len);
+        let whole = done == bio.len && bio.len != 0;
+        bio.result = if whole { Ok(()) } else { result };
+        bio.done = done;
+        let pool = &mut self.pool;
+        if let Some(bio) = finish(bio, &self.home, |part| pool.put_inner(part)) {
+            self.deliver(bio);
+        }
+        left - done
+    }
+
+    #[cold]
+    fn settle_odd(&mut self, inner: &mut request::Inner) {
+        inner.replaced = None;
+        if let (Some(bio), Ok(())) = (inner.bios.first_mut(), inner.result) {
+            bio.written = inner.written;
+        }
+        inner.written = None;
+    }
+
+    /// Asks the device what it has finished, and sends what could not go before.
+    pub fn poll(&mut self) {
+        self.unplug();
+        // The device may hold a lock of its own while it hands things over, so nothing is submitted
+        // before it has returned.
+        let landing = &mut self.landing;
+        self.queue
+            .device
+            .poll(self.hw.id, &mut |done| landing.push(done));
+        let mut landing = mem::take(&mut self.landing);
+        for done in landing.drain(..) {
+            self.land(done);
+        }
+        self.landing = landing;
+        while let Some(letter) = self.home.pop() {
+            match letter {
+                Letter::Request(done) => self.handle(done),
+                Letter::Bio(bio) => self.finish_bio(bio),
+            }
+        }
+        self.expire();
+        self.run_parked();
+        self.run_elevator();
+        while let Some(incoming) = self.backlog.pop_front() {
+            if let Err((incoming, _)) = self.start(incoming) {
+                self.backlog.push_front(incoming);
+                break;
+            }
+        }
+    }
+
+    /// The device has handed this over.
+    fn land(&mut self, done: Done) {
+        assert!(
+            done.queue() == self.hw.id,
+            "driver bug: queue {} was handed {done:?}",
+            self.hw.id.get(),
+        );
+        self.found(&done);
+        if done.0.0.step == Step::Plain && !self.home.is_home(&done.0) {
+            Mailbox::send_home(done);
+        } else {
+            self.handle(done);
+        }
+    }
+
+    /// Asks the device for requests that it has had for too long.
+    fn expire(&mut self) {
+        if self.queue.timeout.is_none() {
+            return;
+        }
+        let (now, hw) = (self.queue.now(), self.hw);
+        for (tag, deadline) in hw.deadlines.iter().enumerate() {
+            let at = deadline.load(Ordering::Relaxed);
+            if at == 0 || at > now.get() {
+                continue;
+            }
+            // Only one context asks.
+            if deadline
+                .compare_exchange(at, 0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+            {
+                continue;
+            }
+            match self.queue.device.abort(hw.id, Tag::new(tag as u16)) {
+                Abort::Aborted(request) => {
+                    self.counters.timeouts += 1;
+                    self.tell_request(Action::Abort, &request);
+                    self.land(request.complete(Err(BlkError::Timeout.into())));
+                }
+                Abort::Running => {
+                    let again = self
+                        .queue
+                        .timeout
+                        .map(|timeout| now.saturating_add(timeout));
+                    deadline.store(again.unwrap_or(now).get().max(1), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn tell_request(&self, action: Action, request: &Request) {
+        self.queue
+            .tell(|time| self.request_event(time, action, request));
+    }
+
+    #[cold]
+    fn request_event(&self, time: Nanos, action: Action, request: &Request) -> Event {
+        let inner = &request.0;
+        let error = match action {
+            Action::Complete => inner.result.err(),
+            _ => None,
+        };
+        // Devices may have sent it on; the bios say where it is for the queue.
+        let sector = inner
+            .bios
+            .first()
+            .map_or(request.sector(), |bio| bio.sector);
+        Event {
+            action,
+            time,
+            queue: inner.queue,
+            context: self.number,
+            tag: Some(inner.tag),
+            op: inner.op,
+            flags: inner.flags,
+            priority: inner.priority,
+            sector,
+            len: ByteLen::new(inner.len),
+            error,
+            detail: 0,
+        }
+    }
+
+    pub(super) fn tell_plug(&self, action: Action, detail: u64) {
+        self.queue.tell(|time| Event {
+            action,
+            time,
+            queue: self.hw.id,
+            context: self.number,
+            tag: None,
+            op: Op::Read,
+            flags: BioFlags::empty(),
+            priority: Priority::NONE,
+            sector: Sector::new(0),
+            len: ByteLen::ZERO,
+            error: None,
+            detail,
+        });
+    }
+}
+
+/// A driver may answer a submission with that very request only; others come through `poll`.
+#[cold]
+#[inline(never)]
+fn answered_with_another(done: &Done, tag: Tag) -> ! {
+    panic!("driver bug: submit({tag:?}) answered with {done:?}")
+}
