@@ -1,11 +1,15 @@
 //! What a device can do, and in what portions.
 
+pub(crate) mod merge;
+#[cfg(test)]
+mod model;
 pub(crate) mod segments;
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "the request path is about to use it")
 )]
 pub(crate) mod split;
+pub(crate) mod stack;
 
 use bitflags::bitflags;
 use pageless_pfn::ByteLen;

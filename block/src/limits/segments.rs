@@ -86,6 +86,11 @@ impl SegmentRules {
         self.dma_mask
     }
 
+    /// Whether it matters where one segment ends and the next begins.
+    pub(crate) const fn has_virt_boundary(&self) -> bool {
+        self.virt_mask != 0
+    }
+
     pub(crate) const fn boundary_mask(&self) -> u64 {
         self.boundary_mask
     }

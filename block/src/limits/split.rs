@@ -262,7 +262,7 @@ impl Cutter {
 
 /// The places on a device that a request may not straddle.
 #[derive(Clone, Copy, Debug)]
-struct Chunks {
+pub(super) struct Chunks {
     /// Multiples of this. None if there are no zones either.
     size: Option<u64>,
     /// And of this, if there are two kinds.
@@ -270,7 +270,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn of(limits: &Limits, op: Op) -> Self {
+    pub(super) fn of(limits: &Limits, op: Op) -> Self {
         let chunk = limits.chunk.map(ByteLen::get);
         // A read may go from one zone into the next.
         let zone = match &limits.zones {
@@ -284,7 +284,7 @@ impl Chunks {
     }
 
     /// Bytes from `position` to the end of its chunk; without chunks, as many as there can be.
-    fn left(self, position: BytePos) -> u64 {
+    pub(super) fn left(self, position: BytePos) -> u64 {
         [self.size, self.zone]
             .into_iter()
             .flatten()

@@ -29,9 +29,9 @@ use crate::queue::flush::Next;
 use crate::queue::mailbox::Mailbox;
 use crate::queue::{HwQueue, RequestQueue};
 use crate::request::merge::Incoming;
-use crate::request::{self, Done, Request};
+use crate::request::{self, Done, Request, Tag};
 use crate::status::BlkError;
-use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::{AtomicBool, AtomicU32};
 pub use plug::Plug;
 
 /// What a context shows to those who quiesce its queue.
@@ -39,14 +39,16 @@ pub use plug::Plug;
 pub(crate) struct Presence {
     /// Whether its thread is in [`BlockDevice::submit`], or about to look whether it may.
     pub(crate) issuing: AtomicBool,
+    /// Requests it has out: plugged, waiting, scheduled or at the device. Written by its thread alone.
+    pub(crate) out: AtomicU32,
 }
 
 /// A thread's way into a [`RequestQueue`]: a software context (`struct blk_mq_ctx`).
 ///
 /// It belongs to one thread, which its `&mut self` methods say; what threads share is in the queue. All
 /// room is allocated as it is first needed and then used again: a bio from [`Context::pool`] comes
-/// in, goes to a device that is done when it returns, and comes back without an allocation and
-/// without a lock.
+/// in, goes to a device that is done when it returns, and comes back without an allocation, a lock, or,
+/// if the context has its hardware queue for itself, a locked instruction.
 ///
 /// ```
 /// use pageless_block::{Limits, NullDevice, QueueId, RejectReason, RequestQueue};
@@ -76,6 +78,8 @@ pub struct Context<'q, D: BlockDevice> {
     hw: &'q HwQueue,
     number: u16,
     presence: Arc<Presence>,
+    /// Tags that are free, if nobody else takes any; else they come from the hardware queue.
+    tags: Option<Vec<Tag>>,
     home: Arc<Mailbox>,
     pool: BioPool,
     /// Requests that are not in use.
@@ -98,7 +102,12 @@ pub struct Context<'q, D: BlockDevice> {
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, number: u16) -> Self {
+    pub(crate) fn new(
+        queue: &'q RequestQueue<D>,
+        hw: &'q HwQueue,
+        number: u16,
+        sole: bool,
+    ) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
         let depth = usize::from(queue.depth);
@@ -107,6 +116,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw,
             number,
             presence,
+            tags: sole.then(|| (0..hw.requests).rev().map(Tag::new).collect()),
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
@@ -402,6 +412,7 @@ impl<D: BlockDevice> Drop for Context<'_, D> {
         let mut present = self.queue.present.lock();
         present.retain(|other| !Arc::ptr_eq(other, &self.presence));
         drop(present);
+        self.queue.leave(self.hw, self.tags.is_some());
         let out = self.in_flight - self.finished.len() as u32;
         if out == 0 {
             return;

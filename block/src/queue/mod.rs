@@ -7,6 +7,7 @@
 //! ```
 
 pub(crate) mod admission;
+pub(crate) mod barrier;
 pub(crate) mod context;
 pub(crate) mod flush;
 pub(crate) mod gate;
@@ -28,6 +29,7 @@ use crate::device::BlockDevice;
 use crate::limits::split::Cutter;
 use crate::limits::{LimitError, Limits};
 use crate::observe::event::{Event, Probe};
+use crate::queue::barrier::Barrier;
 use crate::queue::context::{Context, Presence};
 use crate::queue::flush::FlushQueue;
 use crate::queue::gate::Gate;
@@ -118,6 +120,7 @@ pub struct RequestQueue<D> {
     pub(crate) hw: Box<[HwQueue]>,
     pub(crate) elevator: Option<Lock<Box<dyn Elevator>>>,
     pub(crate) gate: Gate,
+    pub(crate) barrier: Barrier,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) probe: Option<Arc<dyn Probe>>,
@@ -131,24 +134,34 @@ pub struct RequestQueue<D> {
 /// A hardware queue: what the contexts that submit to it share.
 pub(crate) struct HwQueue {
     pub(crate) id: QueueId,
+    /// Which contexts it has: 0 none, [`SOLE`] one that has it for itself, else how many share it.
+    users: AtomicU32,
+    /// Of those who share it; who has it for itself keeps the same tags in a list.
     pub(crate) tags: Tags,
     /// Requests on their way to the device that could not go: it was busy, or the queue is quiesced.
     pub(crate) parked: Lock<VecDeque<Request>>,
     /// How many there are: 0 is what is nearly always seen, without taking the lock.
     pub(crate) parked_count: AtomicUsize,
     pub(crate) flush: Lock<FlushQueue>,
+    /// How many requests it has, and so tags.
+    pub(crate) requests: u16,
     /// Requests at the device. Kept only with an elevator, which has more to choose from.
     pub(crate) at_device: AtomicU32,
     /// By tag: when the device is to be asked to give the request back; 0: never. Empty without a timeout.
     pub(crate) deadlines: Box<[AtomicU64]>,
 }
 
+/// One context, and no other may join.
+const SOLE: u32 = u32::MAX;
+
 impl HwQueue {
     fn new(id: QueueId, tags: u16, timed: bool) -> Self {
         let deadlines = if timed { usize::from(tags) + 1 } else { 0 };
         Self {
             id,
+            users: AtomicU32::new(0),
             tags: Tags::new(tags),
+            requests: tags,
             parked: Lock::default(),
             parked_count: AtomicUsize::new(0),
             flush: Lock::new(FlushQueue::new(id, Tag::new(tags))),
@@ -218,6 +231,7 @@ impl<D: BlockDevice> RequestQueue<D> {
                 .collect(),
             elevator: config.elevator.map(Lock::new),
             gate: Gate::new(),
+            barrier: Barrier::new(),
             clock: config.clock,
             timeout: config.timeout,
             probe: config.probe,
@@ -241,19 +255,57 @@ impl<D: BlockDevice> RequestQueue<D> {
         )
     }
 
-    /// A context for one thread, which submits to hardware queue `id`. Any number of contexts may share
-    /// one; each on its own is fastest.
+    /// The one context of hardware queue `id`: for a thread that has it for itself. Nobody else takes its tags, so
+    /// that it can submit and complete without a locked instruction.
     ///
     /// # Errors
-    /// [`QueueError::NoSuchQueue`].
+    /// [`QueueError::NoSuchQueue`]; [`QueueError::Taken`] while it has another context.
     pub fn context(&self, id: QueueId) -> Result<Context<'_, D>, QueueError> {
-        let Some(hw) = self.hw.get(usize::from(id.get())) else {
-            let hw_queues = self.hw.len() as u16;
-            return Err(QueueError::NoSuchQueue { id, hw_queues });
+        let hw = self.hw(id)?;
+        // Acquire: pairs with the Release in `leave`. The tags that the context before gave back are free.
+        hw.users
+            .compare_exchange(0, SOLE, Ordering::Acquire, Ordering::Relaxed)
+            .map_err(|_| QueueError::Taken { id })?;
+        Ok(Context::new(self, hw, self.next_number(), true))
+    }
+
+    /// A context that shares hardware queue `id` with others of its kind.
+    ///
+    /// # Errors
+    /// [`QueueError::NoSuchQueue`]; [`QueueError::Taken`] while a [context](RequestQueue::context) has it for
+    /// itself.
+    pub fn shared_context(&self, id: QueueId) -> Result<Context<'_, D>, QueueError> {
+        let hw = self.hw(id)?;
+        let one_more = |users| {
+            if users < SOLE - 1 {
+                Some(users + 1)
+            } else {
+                None
+            }
         };
+        hw.users
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more)
+            .map_err(|_| QueueError::Taken { id })?;
+        Ok(Context::new(self, hw, self.next_number(), false))
+    }
+
+    /// A context of `hw` is gone.
+    pub(crate) fn leave(&self, hw: &HwQueue, sole: bool) {
+        match sole {
+            true => hw.users.store(0, Ordering::Release),
+            false => drop(hw.users.fetch_sub(1, Ordering::Release)),
+        }
+    }
+
+    fn hw(&self, id: QueueId) -> Result<&HwQueue, QueueError> {
+        let hw_queues = self.hw.len() as u16;
+        let hw = self.hw.get(usize::from(id.get()));
+        hw.ok_or(QueueError::NoSuchQueue { id, hw_queues })
+    }
+
+    fn next_number(&self) -> u16 {
         // Relaxed: a number for those who look on, and nothing hangs on it.
-        let number = self.contexts.fetch_add(1, Ordering::Relaxed);
-        Ok(Context::new(self, hw, number as u16))
+        self.contexts.fetch_add(1, Ordering::Relaxed) as u16
     }
 
     /// The device.
@@ -278,7 +330,10 @@ impl<D: BlockDevice> RequestQueue<D> {
 
     /// Requests in flight: plugged, waiting, scheduled or at the device.
     pub fn in_flight(&self) -> u32 {
-        self.hw.iter().map(|hw| hw.tags.taken()).sum()
+        let present = self.present.lock();
+        // Acquire: pairs with the Release in `Context::settle`. Who sees nothing out sees what was done.
+        let out = present.iter().map(|one| one.out.load(Ordering::Acquire));
+        out.sum()
     }
 
     /// Now, or the start of time if nobody gave the queue a clock.
@@ -332,6 +387,12 @@ pub enum QueueError {
         id: QueueId,
         /// How many there are.
         hw_queues: u16,
+    },
+    /// Another context has the hardware queue, or a context that wants it for itself finds one there.
+    #[error("hardware queue {} has a context that does not share it", id.get())]
+    Taken {
+        /// The queue asked for.
+        id: QueueId,
     },
     /// Whoever wants timeouts must say what time it is.
     #[error("a timeout needs a clock")]

@@ -91,6 +91,8 @@ pub(crate) struct Inner {
     pub(crate) position: u64,
     pub(crate) len: u64,
     pub(crate) bios: SmallVec<[Box<bio::Inner>; 2]>,
+    /// How many segments the device sees of the bios, at most; none where nobody has counted.
+    pub(crate) device_segments: Option<u32>,
     /// How it went, once it has been completed.
     pub(crate) result: Result<(), BlkError>,
     /// Bytes from its start on that are done; on success all of them.
@@ -122,6 +124,7 @@ impl Inner {
             position: 0,
             len: 0,
             bios: SmallVec::new(),
+            device_segments: None,
             result: Ok(()),
             done: 0,
             written: None,

@@ -1,5 +1,7 @@
 //! Who goes first: schedulers.
 
+pub(crate) mod mq_deadline;
+
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::request::Request;

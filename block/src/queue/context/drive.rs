@@ -75,24 +75,28 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[inline]
     fn request_for(&mut self, incoming: Incoming) -> Result<Request, (Incoming, RejectReason)> {
-        let mut tag = self.hw.tags.get(self.number);
+        let mut tag = self.take_tag();
         if tag.is_none() && !self.plug.is_empty() {
             self.unplug();
-            tag = self.hw.tags.get(self.number);
+            tag = self.take_tag();
         }
         let Some(tag) = tag else {
             self.tell_bio(Action::SleepRequest, &incoming.bio, incoming.bio.len, 0);
             let depth = self.queue.depth;
             return Err((incoming, RejectReason::QueueFull { depth }));
         };
+        self.one_more_out();
+        self.queue.barrier.light();
         if !self.queue.gate.is_open() && self.queue.gate.frozen() {
-            self.hw.tags.put(tag);
+            self.put_tag(tag);
+            self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
         }
         let inner = match self.requests.pop() {
             Some(inner) => inner,
             None if Failpoint::RequestAlloc.hit() => {
-                self.hw.tags.put(tag);
+                self.put_tag(tag);
+                self.one_less_out();
                 return Err((incoming, RejectReason::NoMemory));
             }
             None => self.fresh_request(),
@@ -100,6 +104,40 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let request = self.fill(inner, tag, incoming);
         self.tell_request(Action::GetRequest, &request);
         Ok(request)
+    }
+
+    #[inline]
+    fn take_tag(&mut self) -> Option<Tag> {
+        if Failpoint::TagGet.hit() {
+            return None;
+        }
+        match &mut self.tags {
+            Some(own) => own.pop(),
+            None => self.hw.tags.get(self.number),
+        }
+    }
+
+    #[inline]
+    fn put_tag(&mut self, tag: Tag) {
+        match &mut self.tags {
+            Some(own) => own.push(tag),
+            None => self.hw.tags.put(tag),
+        }
+    }
+
+    #[inline]
+    fn one_more_out(&self) {
+        let out = &self.presence.out;
+        // A load and a store: this thread alone writes it. Relaxed: the barrier before the look at the gate
+        // is what orders it.
+        out.store(out.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn one_less_out(&self) {
+        let out = &self.presence.out;
+        // Release: pairs with the Acquire in `RequestQueue::in_flight`.
+        out.store(out.load(Ordering::Relaxed) - 1, Ordering::Release);
     }
 
     #[cold]
@@ -121,6 +159,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.context = self.number;
         inner.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
         inner.len = bio.len;
+        inner.device_segments = None;
         inner.result = Ok(());
         inner.done = 0;
         if self.queue.clock.is_some() {
@@ -281,9 +320,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline]
     fn issue(&mut self, request: Request) -> Issued {
         let queue = self.queue;
-        // SeqCst: pairs with the load in `RequestQueue::quiesce`. Either the gate is seen to be closed
-        // here, or this is seen there and waited for.
-        self.presence.issuing.swap(true, Ordering::SeqCst);
+        // Relaxed: ordered by the barrier. Either the gate is seen to be closed here, or this is seen by
+        // `RequestQueue::quiesce` and waited for.
+        self.presence.issuing.store(true, Ordering::Relaxed);
+        queue.barrier.light();
         if !queue.gate.is_open() && queue.gate.quiesced() {
             self.presence.issuing.store(false, Ordering::Release);
             self.hw_of(&request).park(request, false);
@@ -318,7 +358,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return Submitted::Busy(request);
         }
         if Mutant::TagFreedBeforeCompletion.active() && request.0.step != Step::Flush {
-            self.hw_of(&request).tags.put(request.0.tag);
+            self.put_tag(request.0.tag);
         }
         let tag = request.0.tag;
         let submitted = queue.device.submit(request);
@@ -439,10 +479,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let mut inner = request.0;
         inner.owed = false;
         if !Mutant::TagFreedBeforeCompletion.active() {
-            self.queue.hw[usize::from(inner.queue.get())]
-                .tags
-                .put(inner.tag);
+            self.put_tag(inner.tag);
         }
+        self.one_less_out();
         if inner.written.is_some() || inner.replaced.is_some() {
             self.settle_odd(&mut inner);
         }
