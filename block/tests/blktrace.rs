@@ -5,6 +5,8 @@ extern crate alloc;
 
 #[path = "blktrace/run.rs"]
 mod run;
+#[path = "blktrace/tools.rs"]
+mod tools;
 
 use alloc::sync::Arc;
 use std::fs;
@@ -19,57 +21,10 @@ use pageless_block::{
 use pageless_pfn::ByteLen;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-
-/// The letter each action has in `blkparse`'s output. A message has `m`.
-const LETTERS: [(Action, &str); 15] = [
-    (Action::Queue, "Q"),
-    (Action::BackMerge, "M"),
-    (Action::FrontMerge, "F"),
-    (Action::GetRequest, "G"),
-    (Action::SleepRequest, "S"),
-    (Action::Requeue, "R"),
-    (Action::Issue, "D"),
-    (Action::Complete, "C"),
-    (Action::Plug, "P"),
-    (Action::Unplug, "U"),
-    (Action::Insert, "I"),
-    (Action::Split, "X"),
-    (Action::Bounce, "B"),
-    (Action::Remap, "A"),
-    (Action::Abort, "m"),
-];
+use tools::{LETTERS, letter, tool};
 
 fn device() -> DeviceNumber {
     DeviceNumber::try_new(8, 16).unwrap()
-}
-
-/// The action in a line of `blkparse`'s: device, CPU, sequence number, time, process, action, ...
-fn letter(line: &str) -> Option<&str> {
-    let mut words = line.split_whitespace();
-    (words.next()? == "8,16").then(|| words.nth(4))?
-}
-
-/// Runs `program` in `directory`; `None`, and a line that says so, if there is none.
-fn tool(directory: &Path, program: &str, arguments: &[&str]) -> Option<(String, String)> {
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(directory)
-        .output();
-    let output = match output {
-        Ok(output) => output,
-        Err(error) => {
-            eprintln!("SKIPPED: cannot run {program} (package blktrace): {error}");
-            return None;
-        }
-    };
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}\n{stdout}\n{stderr}",
-        output.status
-    );
-    Some((stdout, stderr))
 }
 
 /// The records of one file, all of which must be readable.
@@ -91,18 +46,56 @@ fn blkparse_counts_what_we_counted() {
     let Some((stdout, _)) = tool(directory.path(), "blkparse", &["-i", "sdb"]) else {
         return;
     };
-    let letters = || stdout.lines().filter_map(letter);
-    for (action, letter) in LETTERS {
-        let theirs = letters().filter(|found| *found == letter).count();
-        assert_eq!(theirs as u64, counts.get(action), "{action:?}\n{stdout}");
-        assert_ne!(theirs, 0, "{action:?} is not in the run");
+    tools::assert_counted(&stdout, &counts);
+    for (action, _) in LETTERS {
+        assert_ne!(counts.get(action), 0, "{action:?} is not in the run");
     }
-    let known = letters().all(|found| LETTERS.iter().any(|(_, letter)| *letter == found));
-    assert!(known, "{stdout}");
-    assert!(
-        stdout.contains("Skips: 0 forward (0 -   0.0%)"),
-        "sequence numbers have gaps:\n{stdout}"
-    );
+}
+
+/// Runs `work` on a thread of that name.
+fn named(name: &str, work: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn_scoped(scope, work).unwrap().join().unwrap();
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "runs programs")]
+fn blkparse_knows_each_thread_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = BlkTrace::create(directory.path(), "sdb", device(), 2).unwrap();
+    let steps = |name, context, from, count| {
+        named(name, || {
+            for at in from..from + count {
+                trace.event(&Event {
+                    context,
+                    ..run::event(Action::Queue, at, at, 512)
+                });
+            }
+        });
+    };
+    steps("job0", 0, 0, 3);
+    steps("job1", 1, 0, 5);
+    // Longer than the kernel's names are; and a second thread in a context that had one.
+    steps("a-name-of-twenty-two", 0, 10, 7);
+    trace.finish().unwrap();
+    let Some((stdout, _)) = tool(directory.path(), "blkparse", &["-i", "sdb", "-s"]) else {
+        return;
+    };
+    for (name, count) in [("job0", 3), ("job1", 5), ("a-name-of-twent", 7)] {
+        let of_it = stdout
+            .lines()
+            .filter(|line| letter(line).is_some() && line.ends_with(&format!("[{name}]")));
+        assert_eq!(of_it.count(), count, "{name}\n{stdout}");
+        // In the summary by process, a line of its own.
+        assert!(
+            stdout
+                .lines()
+                .any(|line| line.starts_with(&format!("{name} ("))),
+            "{stdout}"
+        );
+    }
 }
 
 /// Each line stands for what one event must look like to whoever reads it.
@@ -167,12 +160,14 @@ fn blkparse_prints_what_it_prints_of_the_kernels_own() {
     ];
     let directory = tempfile::tempdir().unwrap();
     let trace = BlkTrace::create(directory.path(), "sdb", device(), 1).unwrap();
-    for (at, (event, _)) in table.iter().enumerate() {
-        trace.event(&Event {
-            time: Nanos::new(at as u64 * 1000),
-            ..*event
-        });
-    }
+    named("submitter", || {
+        for (at, (event, _)) in table.iter().enumerate() {
+            trace.event(&Event {
+                time: Nanos::new(at as u64 * 1000),
+                ..*event
+            });
+        }
+    });
     trace.finish().unwrap();
     let Some((stdout, _)) = tool(directory.path(), "blkparse", &["-i", "sdb"]) else {
         return;
@@ -183,7 +178,11 @@ fn blkparse_prints_what_it_prints_of_the_kernels_own() {
         .filter(|line| letter(line).is_some())
         .map(|line| {
             let mut words: Vec<&str> = line.split_whitespace().skip(5).collect();
-            if let Some(name) = words.iter_mut().find(|word| word.starts_with("[blktrace-")) {
+            // The thread's name; an error stands in brackets as well.
+            let name = words.iter_mut().find(|word| {
+                word.starts_with('[') && !word.contains(|letter: char| letter.is_ascii_digit())
+            });
+            if let Some(name) = name {
                 *name = "[x]";
             }
             words.join(" ")
@@ -340,7 +339,7 @@ fn what_is_read_is_what_was_written() {
         BlkTrace::create(directory.path(), "sdb", device(), 2).unwrap(),
         Arc::clone(&log),
     );
-    run::play(&probe, 40);
+    named("submitter", || run::play(&probe, 40));
     probe.0.finish().unwrap();
     let events = log.0.lock().unwrap();
     for cpu in 0..2 {
@@ -359,7 +358,6 @@ fn what_is_read_is_what_was_written() {
             assert_eq!(record.source.sequence, sequence);
             assert_eq!(record.source.cpu, u32::from(cpu));
             assert_eq!(record.source.device, device());
-            assert_eq!(record.source.pid, std::process::id());
             if !matches!(event.action, Action::Plug | Action::Unplug) {
                 assert_eq!(record.sector, event.sector);
                 assert_eq!(u64::from(record.bytes), event.len.get());
@@ -370,7 +368,8 @@ fn what_is_read_is_what_was_written() {
         assert!(read.next().is_none());
         let notes = records.iter().filter(|record| record.is_note());
         let texts: Vec<&[u8]> = notes.map(TraceRecord::payload).collect();
-        assert!(texts[0].starts_with(b"blktrace-"), "{texts:?}");
+        assert_eq!(texts[0].len(), 8, "when the trace began");
+        assert_eq!(texts[1], b"submitter\0\0\0\0\0\0\0");
         let place = 16384 + 4_000_000 * u64::from(cpu);
         assert_eq!(
             String::from_utf8_lossy(texts[2]),
@@ -582,13 +581,13 @@ fn any_event() -> impl Strategy<Value = Event> {
         prop::sample::select(Op::ALL.to_vec()),
         any::<u32>().prop_map(BioFlags::from_bits_truncate),
         prop::option::of(prop::sample::select(BlkError::ALL.to_vec())),
-        any::<bool>(),
+        prop::option::of(Just(run::tag())),
     );
     (place, kind).prop_map(
-        |((time, sector, len, detail), (action, op, flags, error, tagged))| Event {
+        |((time, sector, len, detail), (action, op, flags, error, tag))| Event {
             action,
             time: Nanos::new(time),
-            tag: tagged.then(run::tag),
+            tag,
             op,
             flags,
             sector: Sector::new(sector),

@@ -221,6 +221,7 @@ impl TraceRecord {
     ///
     /// It has no record of an aborted request ([`Action::Abort`]), and `blkparse` knows none: that
     /// becomes a message.
+    #[inline]
     pub fn from_event(event: &Event, source: TraceSource) -> Self {
         if event.action == Action::Abort {
             let sectors = event.len.get() / SECTOR_SIZE;
@@ -332,6 +333,7 @@ impl TraceRecord {
     }
 
     /// Writes the record to the beginning of `to`; returns how many bytes that took.
+    #[inline]
     pub fn encode(&self, to: &mut [u8; Self::MAX]) -> usize {
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
@@ -551,16 +553,13 @@ fn direction(op: Op) -> u32 {
 }
 
 fn categories(flags: BioFlags) -> u32 {
-    [
-        (BioFlags::SYNC, category::SYNC),
-        (BioFlags::META, category::META),
-        (BioFlags::RAHEAD, category::AHEAD),
-        (BioFlags::PREFLUSH, category::FLUSH),
-        (BioFlags::FUA, category::FUA),
-    ]
-    .into_iter()
-    .filter(|&(flag, _)| flags.contains(flag))
-    .fold(0, |all, (_, category)| all | category)
+    // 0 or all ones, so that nothing has to be guessed.
+    let if_set = |flag, category| u32::from(flags.contains(flag)).wrapping_neg() & category;
+    if_set(BioFlags::SYNC, category::SYNC)
+        | if_set(BioFlags::META, category::META)
+        | if_set(BioFlags::RAHEAD, category::AHEAD)
+        | if_set(BioFlags::PREFLUSH, category::FLUSH)
+        | if_set(BioFlags::FUA, category::FUA)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::flags::BioFlags;
 use crate::limits::split::{Cut, Shape};
 use crate::mutant::Mutant;
 use crate::observe::event::{Action, Event};
+use crate::observe::histogram::OpHistograms;
 use crate::op::Op;
 use crate::position::{BytePos, SECTOR_SIZE};
 use crate::queue::admission::{RejectReason, Verdict, admit, well_formed};
@@ -29,7 +30,7 @@ use crate::queue::flush::Next;
 use crate::queue::mailbox::Mailbox;
 use crate::queue::{HwQueue, RequestQueue};
 use crate::request::merge::Incoming;
-use crate::request::{self, Done, Request, Tag};
+use crate::request::{self, Done, Request};
 use crate::status::BlkError;
 use crate::sync::atomic::{AtomicBool, AtomicU32};
 pub use plug::Plug;
@@ -78,8 +79,11 @@ pub struct Context<'q, D: BlockDevice> {
     hw: &'q HwQueue,
     number: u16,
     presence: Arc<Presence>,
-    /// Tags that are free, if nobody else takes any; else they come from the hardware queue.
-    tags: Option<Vec<Tag>>,
+    /// Whether it has its hardware queue for itself. Then each request keeps its tag for good; else tags
+    /// come from the hardware queue.
+    sole: bool,
+    /// How many requests it has made; tags are given out in this order where it is the sole one.
+    made: u16,
     home: Arc<Mailbox>,
     pool: BioPool,
     /// Requests that are not in use.
@@ -96,9 +100,11 @@ pub struct Context<'q, D: BlockDevice> {
     todo: VecDeque<Next>,
     /// What the device has handed over and we have not looked at; empty between calls.
     landing: Vec<Done>,
-    /// Bios accepted and not yet handed back: out, or finished.
-    in_flight: u32,
+    /// Bios handed back, of those accepted.
+    returned: u64,
     counters: QueueCounters,
+    /// How long its requests took, if anybody wants to know.
+    latencies: Option<Box<OpHistograms>>,
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
@@ -116,7 +122,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw,
             number,
             presence,
-            tags: sole.then(|| (0..hw.requests).rev().map(Tag::new).collect()),
+            sole,
+            made: 0,
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
@@ -126,8 +133,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             plugged: false,
             todo: VecDeque::new(),
             landing: Vec::new(),
-            in_flight: 0,
+            returned: 0,
             counters: QueueCounters::default(),
+            latencies: queue.latencies.then(|| Box::new(OpHistograms::new())),
         }
     }
 
@@ -143,27 +151,45 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     pub fn submit(&mut self, bio: impl Into<Bio>) -> Result<(), Rejected> {
         let bio: Bio = bio.into();
         let inner = bio.inner;
-        if let Err(reason) = well_formed(&inner) {
-            return Err(self.reject(inner, reason));
+        if self.in_flight() >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
+            return Err(self.no_room(inner));
         }
-        if self.in_flight >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
-            let depth = self.queue.depth;
-            return Err(self.reject(inner, RejectReason::QueueFull { depth }));
+        if !self.queue.usual.admits(&inner) {
+            return self.submit_unusual(inner);
         }
         self.tell_bio(Action::Queue, &inner, inner.len, 0);
-        match admit(self.queue.limits(), &inner) {
-            Verdict::Admitted(flags) => self.admitted(inner, flags),
+        let flags = inner.flags;
+        self.admitted(inner, flags)
+    }
+
+    #[cold]
+    fn no_room(&mut self, bio: Box<bio::Inner>) -> Rejected {
+        let depth = self.queue.depth;
+        let full = RejectReason::QueueFull { depth };
+        let reason = well_formed(&bio).err().unwrap_or(full);
+        self.reject(bio, reason)
+    }
+
+    /// A bio that has to be looked at more closely.
+    #[cold]
+    #[inline(never)]
+    fn submit_unusual(&mut self, bio: Box<bio::Inner>) -> Result<(), Rejected> {
+        if let Err(reason) = well_formed(&bio) {
+            return Err(self.reject(bio, reason));
+        }
+        self.tell_bio(Action::Queue, &bio, bio.len, 0);
+        match admit(self.queue.limits(), &bio) {
+            Verdict::Admitted(flags) => return self.admitted(bio, flags),
             Verdict::Over => {
                 self.accepted();
-                self.over(inner, Ok(()));
-                Ok(())
+                self.over(bio, Ok(()));
             }
             Verdict::Refused(error) => {
                 self.accepted();
-                self.over(inner, Err(error));
-                Ok(())
+                self.over(bio, Err(error));
             }
         }
+        Ok(())
     }
 
     #[inline]
@@ -181,7 +207,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 match self.start(incoming) {
                     Ok(()) => Ok(()),
                     Err((incoming, reason)) => {
-                        self.in_flight -= 1;
                         self.counters.submitted -= 1;
                         Err(self.reject(incoming.bio, reason))
                     }
@@ -253,13 +278,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline]
     pub fn reap(&mut self) -> Option<Completion> {
         if self.finished.is_empty() {
-            if self.in_flight == 0 {
+            if self.in_flight() == 0 {
                 return None;
             }
             self.poll();
         }
         let bio = self.finished.pop_front()?;
-        self.in_flight -= 1;
+        self.returned += 1;
         Some(Completion::new(bio))
     }
 
@@ -267,7 +292,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     ///
     /// Asks the device again and again while it holds requests: this call keeps the CPU busy.
     pub fn drain(&mut self, mut each: impl FnMut(Completion)) {
-        while self.in_flight != 0 {
+        while self.in_flight() != 0 {
             match self.reap() {
                 Some(completion) => each(completion),
                 None => core::hint::spin_loop(),
@@ -278,7 +303,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// Bios submitted and not yet handed back: out, or finished and not reaped.
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight
+        (self.counters.submitted - self.returned) as u32
     }
 
     /// The queue.
@@ -298,13 +323,22 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     /// What the context has seen.
-    pub const fn counters(&self) -> QueueCounters {
-        self.counters
+    pub fn counters(&self) -> QueueCounters {
+        let out = self.counters.submitted - self.returned - self.finished.len() as u64;
+        QueueCounters {
+            completed: self.counters.submitted - out,
+            ..self.counters
+        }
+    }
+
+    /// How long its requests took, by operation, from when they got their tag until they were completed; `None` without
+    /// [`QueueConfig::latencies`](crate::QueueConfig::latencies).
+    pub fn latencies(&self) -> Option<&OpHistograms> {
+        self.latencies.as_deref()
     }
 
     #[inline]
     fn accepted(&mut self) {
-        self.in_flight += 1;
         self.counters.submitted += 1;
     }
 
@@ -332,24 +366,31 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// A bio's own I/O is over.
     #[inline]
     fn finish_bio(&mut self, bio: Box<bio::Inner>) {
-        let pool = &mut self.pool;
-        if let Some(bio) = finish(bio, &self.home, |part| pool.put_inner(part)) {
-            self.deliver(bio);
+        if bio.odd {
+            return self.finish_odd(bio);
         }
+        self.count(&bio);
+        self.finished.push_back(bio);
     }
 
-    #[inline]
-    fn deliver(&mut self, mut bio: Box<bio::Inner>) {
+    /// The same for one that is part of another, has parts, or is not reaped.
+    #[cold]
+    #[inline(never)]
+    fn finish_odd(&mut self, bio: Box<bio::Inner>) {
+        let pool = &mut self.pool;
+        let Some(mut bio) = finish(bio, &self.home, |part| pool.put_inner(part)) else {
+            return;
+        };
         self.count(&bio);
-        match bio.notify {
+        match core::mem::replace(&mut bio.notify, Notify::Reap) {
             Notify::Reap => self.finished.push_back(bio),
-            _ => {
-                self.in_flight -= 1;
-                match core::mem::replace(&mut bio.notify, Notify::Reap) {
-                    Notify::Call(done) => done(Completion::new(bio)),
-                    Notify::Ticket(slot) => slot.fill(Completion::new(bio)),
-                    Notify::Reap => {}
-                }
+            Notify::Call(done) => {
+                self.returned += 1;
+                done(Completion::new(bio));
+            }
+            Notify::Ticket(slot) => {
+                self.returned += 1;
+                slot.fill(Completion::new(bio));
             }
         }
     }
@@ -357,8 +398,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline]
     fn count(&mut self, bio: &bio::Inner) {
         let counters = &mut self.counters;
-        counters.completed += 1;
-        counters.failed += u64::from(bio.result.is_err());
+        if bio.result.is_err() {
+            counters.failed += 1;
+        }
         match bio.op {
             Op::Read => counters.bytes_read += bio.done,
             Op::Write if bio.len == 0 => counters.flushes += u64::from(bio.result.is_ok()),
@@ -412,8 +454,8 @@ impl<D: BlockDevice> Drop for Context<'_, D> {
         let mut present = self.queue.present.lock();
         present.retain(|other| !Arc::ptr_eq(other, &self.presence));
         drop(present);
-        self.queue.leave(self.hw, self.tags.is_some());
-        let out = self.in_flight - self.finished.len() as u32;
+        self.queue.leave(self.hw, self.sole);
+        let out = self.in_flight() - self.finished.len() as u32;
         if out == 0 {
             return;
         }
@@ -434,7 +476,7 @@ impl<D: BlockDevice> fmt::Debug for Context<'_, D> {
         f.debug_struct("Context")
             .field("number", &self.number)
             .field("queue", &self.hw.id)
-            .field("in_flight", &self.in_flight)
+            .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
 }

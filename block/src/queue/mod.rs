@@ -29,6 +29,8 @@ use crate::device::BlockDevice;
 use crate::limits::split::Cutter;
 use crate::limits::{LimitError, Limits};
 use crate::observe::event::{Event, Probe};
+use crate::observe::stat::{DiskStat, StatCounters};
+use crate::queue::admission::Usual;
 use crate::queue::barrier::Barrier;
 use crate::queue::context::{Context, Presence};
 use crate::queue::flush::FlushQueue;
@@ -77,6 +79,11 @@ pub struct QueueConfig {
     pub clock: Option<Arc<dyn Clock>>,
     /// How long the device may have a request before it is asked to give it back. Needs a clock.
     pub timeout: Option<Duration>,
+    /// Whether to count what [`RequestQueue::stat`] says. Costs each request a few nanoseconds, and with a
+    /// clock its two readings.
+    pub io_stat: bool,
+    /// Whether each context keeps [latencies](Context::latencies). Needs a clock.
+    pub latencies: bool,
     /// Who looks on.
     pub probe: Option<Arc<dyn Probe>>,
 }
@@ -90,6 +97,8 @@ impl Default for QueueConfig {
             elevator: None,
             clock: None,
             timeout: None,
+            io_stat: false,
+            latencies: false,
             probe: None,
         }
     }
@@ -104,6 +113,8 @@ impl fmt::Debug for QueueConfig {
             .field("elevator", &self.elevator.as_ref().map(|e| e.name()))
             .field("clock", &self.clock.is_some())
             .field("timeout", &self.timeout)
+            .field("io_stat", &self.io_stat)
+            .field("latencies", &self.latencies)
             .field("probe", &self.probe.is_some())
             .finish()
     }
@@ -116,6 +127,7 @@ impl fmt::Debug for QueueConfig {
 /// it outlives them.
 pub struct RequestQueue<D> {
     pub(crate) device: D,
+    pub(crate) usual: Usual,
     pub(crate) cutter: Cutter,
     pub(crate) hw: Box<[HwQueue]>,
     pub(crate) elevator: Option<Lock<Box<dyn Elevator>>>,
@@ -123,6 +135,8 @@ pub struct RequestQueue<D> {
     pub(crate) barrier: Barrier,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) stat: Option<StatCounters>,
+    pub(crate) latencies: bool,
     pub(crate) probe: Option<Arc<dyn Probe>>,
     pub(crate) depth: u16,
     /// Contexts made so far.
@@ -212,6 +226,9 @@ impl<D: BlockDevice> RequestQueue<D> {
         if config.timeout.is_some() && config.clock.is_none() {
             return Err(QueueError::TimeoutWithoutClock);
         }
+        if config.latencies && config.clock.is_none() {
+            return Err(QueueError::LatenciesWithoutClock);
+        }
         let tags = match (&config.elevator, config.elevator_depth) {
             (None, _) => depth,
             (Some(_), 0) => depth.saturating_mul(2).min(MAX_DEPTH),
@@ -225,6 +242,7 @@ impl<D: BlockDevice> RequestQueue<D> {
         let timed = config.timeout.is_some();
         Ok(Self {
             device,
+            usual: Usual::new(&limits),
             cutter: Cutter::new(&limits),
             hw: (0..hw_queues)
                 .map(|id| HwQueue::new(QueueId::new(id), tags, timed))
@@ -234,6 +252,8 @@ impl<D: BlockDevice> RequestQueue<D> {
             barrier: Barrier::new(),
             clock: config.clock,
             timeout: config.timeout,
+            stat: config.io_stat.then(|| StatCounters::new(hw_queues)),
+            latencies: config.latencies,
             probe: config.probe,
             depth,
             contexts: AtomicU32::new(0),
@@ -336,6 +356,12 @@ impl<D: BlockDevice> RequestQueue<D> {
         out.sum()
     }
 
+    /// The 17 numbers of `/sys/block/*/stat`, or `None` if they are not counted
+    /// ([`QueueConfig::io_stat`]). Without a clock the times are 0.
+    pub fn stat(&self) -> Option<DiskStat> {
+        self.stat.as_ref().map(StatCounters::snapshot)
+    }
+
     /// Now, or the start of time if nobody gave the queue a clock.
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
@@ -397,6 +423,9 @@ pub enum QueueError {
     /// Whoever wants timeouts must say what time it is.
     #[error("a timeout needs a clock")]
     TimeoutWithoutClock,
+    /// Whoever wants latencies must say what time it is.
+    #[error("latencies need a clock")]
+    LatenciesWithoutClock,
     /// The device's limits make no sense.
     #[error("the device's limits: {0}")]
     Limits(#[from] LimitError),

@@ -101,11 +101,12 @@ impl Request {
         let inner = &mut self.0;
         inner.len += incoming.bio.len;
         inner.device_segments = Some(segments);
+        inner.odd = true;
         match end {
-            Merge::Back => inner.bios.push(incoming.bio),
+            Merge::Back => inner.bios.push_back(incoming.bio),
             Merge::Front => {
                 inner.position -= incoming.bio.len;
-                inner.bios.insert(0, incoming.bio);
+                inner.bios.push_front(incoming.bio);
             }
         }
         Ok(end)

@@ -1,19 +1,41 @@
 //! A made-up run of two contexts on a rotating disk: every step there is, in the order and with the
 //! numbers a queue would give them.
 
+use alloc::sync::Arc;
+use std::sync::Mutex;
+
 use pageless_block::{
-    Action, Bio, BioFlags, BlkError, DeviceInfo, Event, Nanos, NullDevice, Op, Priority, Probe,
-    Queue, QueueId, Sector, Tag,
+    Action, Bio, BioFlags, BlkError, Event, Limits, Nanos, NullDevice, Op, Priority, Probe,
+    QueueConfig, QueueId, RequestQueue, Sector, Tag,
 };
-use pageless_pfn::ByteLen;
+use pageless_pfn::{ByteLen, FrameOffset, Pfn, PfnFlags, PfnT, PhysSegment};
+
+/// Remembers the last tag it hears of.
+struct LastTag(Mutex<Option<Tag>>);
+
+impl Probe for LastTag {
+    fn event(&self, event: &Event) {
+        let mut last = self.0.lock().unwrap();
+        *last = event.tag.or(*last);
+    }
+}
 
 /// Some tag: only a queue gives them out.
 pub(crate) fn tag() -> Tag {
-    let device = NullDevice::new(DeviceInfo::new(ByteLen::new(1 << 20)));
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 1).unwrap();
-    let tag = queue.submit(Bio::flush()).unwrap();
-    assert!(queue.reap().unwrap().result.is_ok());
-    tag
+    let last = Arc::new(LastTag(Mutex::new(None)));
+    let config = QueueConfig {
+        probe: Some(Arc::clone(&last) as Arc<dyn Probe>),
+        ..QueueConfig::default()
+    };
+    let device = NullDevice::new(Limits::new(ByteLen::new(1 << 20)));
+    let queue = RequestQueue::try_new(device, config).unwrap();
+    let mut context = queue.context(QueueId::new(0)).unwrap();
+    let frame = PfnT::new(Pfn::try_new(0x1_0000).unwrap(), PfnFlags::DEV);
+    let segment = PhysSegment::try_new(frame, FrameOffset::ZERO, ByteLen::new(4096)).unwrap();
+    context.submit(Bio::read(Sector::new(0), segment)).unwrap();
+    context.drain(drop);
+    let tag = *last.0.lock().unwrap();
+    tag.unwrap()
 }
 
 /// One step of a bio, as it would be submitted.

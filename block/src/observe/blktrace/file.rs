@@ -27,8 +27,15 @@ const BUFFER: usize = 64 << 10;
 /// of their own do not wait for each other. An event of a context beyond the last goes to file
 /// `context % contexts`.
 ///
+/// Each record says which thread took the step, and a note before its first one in a file what that
+/// thread is called, or the program if it has no name. The kernel does so by task, and `blkparse
+/// -s` sums up by it.
+///
 /// Time never goes back within a file, whatever the order in which threads got there; and it is
 /// never 0, which `blkparse` takes for "not known yet". Without a clock everything happens at 1 ns.
+///
+/// `iowatcher` keeps what it read in `NAME.dump` and looks there first: remove that when the trace is
+/// made anew.
 ///
 /// A failure to write (a full disk, say) stops the file it happened to, at the end of a record, and
 /// nothing else. [`finish`](BlkTrace::finish) returns it; dropping the trace writes what is left as
@@ -64,7 +71,6 @@ const BUFFER: usize = 64 << 10;
 #[derive(Debug)]
 pub struct BlkTrace {
     device: DeviceNumber,
-    pid: u32,
     files: Box<[Context]>,
 }
 
@@ -83,6 +89,8 @@ struct Output {
     buffered: u64,
     /// Bytes that are written.
     written: u64,
+    /// The thread of the last record; 0 before any.
+    thread: u32,
     /// That of the last record.
     sequence: u32,
     /// That of the last record.
@@ -113,7 +121,6 @@ impl BlkTrace {
                 name: name.to_owned(),
             });
         }
-        let pid = std::process::id();
         let path = |number: u32| directory.join(format!("{name}.blktrace.{number}"));
         let mut files = Vec::with_capacity(usize::from(contexts));
         for context in 0..contexts {
@@ -125,11 +132,10 @@ impl BlkTrace {
             let mut output = Output::new(path, file);
             let source = TraceSource {
                 device,
-                pid,
+                pid: 0,
                 cpu: u32::from(context),
                 sequence: 0,
             };
-            output.put(&TraceRecord::process(source, &process_name()));
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.unwrap_or_default();
             // The format ends in 2106.
@@ -148,7 +154,6 @@ impl BlkTrace {
         }
         Ok(Self {
             device,
-            pid,
             files: files.into_boxed_slice(),
         })
     }
@@ -157,7 +162,7 @@ impl BlkTrace {
     pub fn message(&self, context: u16, time: Nanos, text: &str) {
         if let Some((cpu, mut output)) = self.output(context) {
             let time = output.not_before(time);
-            let source = self.source(cpu, 0);
+            let source = self.source(cpu, thread_id(), 0);
             output.put(&TraceRecord::message(source, time, format_args!("{text}")));
         }
     }
@@ -193,10 +198,10 @@ impl BlkTrace {
         Some((u32::try_from(number).ok()?, lock(&file.0)))
     }
 
-    const fn source(&self, cpu: u32, sequence: u32) -> TraceSource {
+    const fn source(&self, cpu: u32, pid: u32, sequence: u32) -> TraceSource {
         TraceSource {
             device: self.device,
-            pid: self.pid,
+            pid,
             cpu,
             sequence,
         }
@@ -209,10 +214,16 @@ impl Probe for BlkTrace {
             return;
         };
         let time = output.not_before(event.time);
+        let thread = thread_id();
+        if output.thread != thread {
+            output.thread = thread;
+            let source = self.source(cpu, thread, 0);
+            output.put(&TraceRecord::process(source, &thread_name()));
+        }
         // 32 bits, in the kernel as well: after 4 billion records of a file it starts again.
         let sequence = output.sequence.wrapping_add(1);
         let event = Event { time, ..*event };
-        let record = TraceRecord::from_event(&event, self.source(cpu, sequence));
+        let record = TraceRecord::from_event(&event, self.source(cpu, thread, sequence));
         if !record.is_note() {
             output.sequence = sequence;
         }
@@ -236,6 +247,7 @@ impl Output {
             buffer: Vec::with_capacity(BUFFER),
             buffered: 0,
             written: 0,
+            thread: 0,
             sequence: 0,
             time: Nanos::new(1),
             lost: 0,
@@ -288,11 +300,24 @@ fn lock(output: &Mutex<Output>) -> MutexGuard<'_, Output> {
     output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What this program is called.
-fn process_name() -> String {
-    let program = std::env::current_exe().unwrap_or_default();
-    let name = program.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
+/// The kernel's number of this thread, asked for once; the process's while the thread goes down.
+fn thread_id() -> u32 {
+    std::thread_local! {
+        static ID: u32 = rustix::thread::gettid().as_raw_pid().cast_unsigned();
+    }
+    ID.try_with(|id| *id).unwrap_or_else(|_| std::process::id())
+}
+
+/// What this thread is called, or the program: the main thread's name says nothing.
+fn thread_name() -> String {
+    match std::thread::current().name() {
+        Some(name) if name != "main" => name.to_owned(),
+        _ => {
+            let program = std::env::current_exe().unwrap_or_default();
+            let name = program.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        }
+    }
 }
 
 /// Why there is no trace.

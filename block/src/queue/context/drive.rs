@@ -5,8 +5,6 @@ use core::mem;
 
 use pageless_pfn::ByteLen;
 
-use crate::bio;
-use crate::bio::chain::finish;
 use crate::clock::Nanos;
 use crate::device::{Abort, BlockDevice, Submitted};
 use crate::failpoint::Failpoint;
@@ -42,16 +40,46 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// The bio, if there is no tag or no memory, or if the queue is frozen.
     #[inline]
     pub(super) fn start(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+        if incoming.flags.intersects(BioFlags::FLUSHES) {
+            return self.start_flushing(incoming);
+        }
+        if !self.plugged && self.queue.elevator.is_none() {
+            let request = self.request_for(incoming)?;
+            self.send(request);
+            return Ok(());
+        }
+        self.start_mergeable(incoming)
+    }
+
+    fn start_mergeable(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+        let incoming = match self.merge(incoming) {
+            Ok(()) => return Ok(()),
+            Err(apart) => apart,
+        };
+        let request = self.request_for(incoming)?;
+        match self.plugged {
+            true => self.hold_back(request),
+            false => self.send(request),
+        }
+        Ok(())
+    }
+
+    /// One with PREFLUSH or FUA.
+    #[cold]
+    #[inline(never)]
+    fn start_flushing(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
         let needs = Needs::of(incoming.flags, self.queue.limits().features);
+        let asked = incoming.flags;
         let mut incoming = incoming;
         incoming.flags = needs.flags;
-        if (self.plugged || self.queue.elevator.is_some()) && !needs.flushes() {
-            match self.merge(incoming) {
-                Ok(()) => return Ok(()),
-                Err(apart) => incoming = apart,
+        let request = match self.request_for(incoming) {
+            Ok(request) => request,
+            Err((mut incoming, reason)) => {
+                // Who tries again asks for the same.
+                incoming.flags = asked;
+                return Err((incoming, reason));
             }
-        }
-        let request = self.request_for(incoming)?;
+        };
         if needs.flushes() {
             self.enter_flush(request, needs);
         } else if self.plugged {
@@ -75,54 +103,97 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[inline]
     fn request_for(&mut self, incoming: Incoming) -> Result<Request, (Incoming, RejectReason)> {
-        let mut tag = self.take_tag();
-        if tag.is_none() && !self.plug.is_empty() {
-            self.unplug();
-            tag = self.take_tag();
-        }
-        let Some(tag) = tag else {
-            self.tell_bio(Action::SleepRequest, &incoming.bio, incoming.bio.len, 0);
-            let depth = self.queue.depth;
-            return Err((incoming, RejectReason::QueueFull { depth }));
+        let inner = match self.take_request() {
+            Ok(inner) => inner,
+            Err(reason) => return Err((incoming, reason)),
         };
         self.one_more_out();
         self.queue.barrier.light();
         if !self.queue.gate.is_open() && self.queue.gate.frozen() {
-            self.put_tag(tag);
+            self.put_request(inner);
             self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
         }
-        let inner = match self.requests.pop() {
-            Some(inner) => inner,
-            None if Failpoint::RequestAlloc.hit() => {
-                self.put_tag(tag);
-                self.one_less_out();
-                return Err((incoming, RejectReason::NoMemory));
-            }
-            None => self.fresh_request(),
-        };
-        let request = self.fill(inner, tag, incoming);
+        let request = self.fill(inner, incoming);
         self.tell_request(Action::GetRequest, &request);
         Ok(request)
     }
 
+    /// A request that is not in use, with a tag.
     #[inline]
+    fn take_request(&mut self) -> Result<Box<request::Inner>, RejectReason> {
+        // The usual way: one that keeps its tag.
+        if self.sole
+            && !Failpoint::TagGet.hit()
+            && let Some(inner) = self.requests.pop()
+        {
+            return Ok(inner);
+        }
+        self.take_request_slowly()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_request_slowly(&mut self) -> Result<Box<request::Inner>, RejectReason> {
+        let mut tag = self.take_tag();
+        if tag.is_none() && !self.plug.is_empty() {
+            self.unplug();
+            if self.sole
+                && let Some(inner) = self.requests.pop()
+            {
+                return Ok(inner);
+            }
+            tag = self.take_tag();
+        }
+        let Some(tag) = tag else {
+            let depth = self.queue.depth;
+            self.tell_plug(Action::SleepRequest, 0);
+            return Err(RejectReason::QueueFull { depth });
+        };
+        let mut inner = match self.requests.pop() {
+            Some(inner) => inner,
+            None if Failpoint::RequestAlloc.hit() => {
+                self.put_tag(tag);
+                return Err(RejectReason::NoMemory);
+            }
+            None => self.fresh_request(),
+        };
+        inner.tag = tag;
+        Ok(inner)
+    }
+
+    /// A tag for a request that has none.
     fn take_tag(&mut self) -> Option<Tag> {
         if Failpoint::TagGet.hit() {
             return None;
         }
-        match &mut self.tags {
-            Some(own) => own.pop(),
-            None => self.hw.tags.get(self.number),
+        if !self.sole {
+            return self.hw.tags.get(self.number);
+        }
+        let tag = Tag::new(self.made);
+        (self.made < self.hw.requests).then(|| {
+            self.made += 1;
+            tag
+        })
+    }
+
+    /// Gives back a tag that [`take_tag`](Self::take_tag) gave, or the tag of a request.
+    #[inline]
+    fn put_tag(&mut self, tag: Tag) {
+        if !self.sole {
+            self.hw.tags.put(tag);
+        } else if tag.get() + 1 == self.made && self.requests.is_empty() {
+            self.made -= 1;
         }
     }
 
+    /// A request is of no more use.
     #[inline]
-    fn put_tag(&mut self, tag: Tag) {
-        match &mut self.tags {
-            Some(own) => own.push(tag),
-            None => self.hw.tags.put(tag),
+    fn put_request(&mut self, inner: Box<request::Inner>) {
+        if !self.sole {
+            self.hw.tags.put(inner.tag);
         }
+        self.requests.push(inner);
     }
 
     #[inline]
@@ -142,11 +213,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[cold]
     fn fresh_request(&self) -> Box<request::Inner> {
-        Box::new(request::Inner::empty(Some(self.home.clone())))
+        let mut inner = Box::new(request::Inner::empty(Some(self.home.clone())));
+        inner.queue = self.hw.id;
+        inner.context = self.number;
+        inner
     }
 
     #[inline]
-    fn fill(&self, mut inner: Box<request::Inner>, tag: Tag, incoming: Incoming) -> Request {
+    fn fill(&self, mut inner: Box<request::Inner>, incoming: Incoming) -> Request {
         let bio = incoming.bio;
         inner.op = bio.op;
         inner.owed = true;
@@ -154,19 +228,44 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.postflush = false;
         inner.flags = incoming.flags;
         inner.priority = bio.priority;
-        inner.queue = self.hw.id;
-        inner.tag = tag;
-        inner.context = self.number;
         inner.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
         inner.len = bio.len;
         inner.device_segments = None;
         inner.result = Ok(());
         inner.done = 0;
-        if self.queue.clock.is_some() {
-            inner.started = self.queue.now();
+        if self.queue.clock.is_some() || self.queue.stat.is_some() {
+            self.note_start(&mut inner);
         }
-        inner.bios.push(bio);
+        inner.bios.set(bio);
         Request(inner)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_start(&self, inner: &mut request::Inner) {
+        inner.started = self.queue.now();
+        if let Some(stat) = &self.queue.stat {
+            match self.queue.clock {
+                Some(_) => stat.started_at(self.number, inner.op, inner.started),
+                None => stat.started(self.number, inner.op),
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_end(&mut self, inner: &request::Inner) {
+        let now = self.queue.now();
+        if let Some(stat) = &self.queue.stat {
+            let done = ByteLen::new(inner.done);
+            match self.queue.clock {
+                Some(_) => stat.completed_at(self.number, inner.op, done, inner.started, now),
+                None => stat.completed(self.number, inner.op, done, 0),
+            }
+        }
+        if let Some(latencies) = &mut self.latencies {
+            latencies.record(inner.op, now.since(inner.started));
+        }
     }
 
     /// Joins a bio to a request that is held back or scheduled.
@@ -192,6 +291,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             match request.try_merge(incoming, limits) {
                 Ok(end) => {
                     self.counters.merges += 1;
+                    if let Some(stat) = &queue.stat {
+                        stat.merged(number, told.op);
+                    }
                     queue.tell(|time| Event {
                         time,
                         ..event(end, &told)
@@ -204,6 +306,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
             let end = elevator.lock().merge(incoming, limits)?;
             self.counters.merges += 1;
+            if let Some(stat) = &queue.stat {
+                stat.merged(number, told.op);
+            }
             queue.tell(|time| Event {
                 time,
                 ..event(end, &told)
@@ -357,8 +462,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if Failpoint::DeviceBusy.hit() {
             return Submitted::Busy(request);
         }
-        if Mutant::TagFreedBeforeCompletion.active() && request.0.step != Step::Flush {
-            self.put_tag(request.0.tag);
+        if Mutant::TagFreedBeforeCompletion.active() && !self.sole && request.0.step != Step::Flush
+        {
+            self.hw.tags.put(request.0.tag);
         }
         let tag = request.0.tag;
         let submitted = queue.device.submit(request);
@@ -437,6 +543,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     fn sequence(&mut self, request: Request) {
         let hw = self.hw_of(&request);
+        if request.0.step == Step::Flush {
+            self.note_flush(&request);
+        }
         let todo = &mut self.todo;
         match request.0.step {
             Step::Plain | Step::Pre | Step::Post => todo.push_back(Next::Settle(request)),
@@ -445,6 +554,12 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 .flush
                 .lock()
                 .flush_done(request, |next| todo.push_back(next)),
+        }
+    }
+
+    fn note_flush(&self, flush: &Request) {
+        if let Some(stat) = &self.queue.stat {
+            stat.flushed(self.queue.now().since(flush.0.issued));
         }
     }
 
@@ -478,50 +593,57 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.tell_request(Action::Complete, &request);
         let mut inner = request.0;
         inner.owed = false;
-        if !Mutant::TagFreedBeforeCompletion.active() {
-            self.put_tag(inner.tag);
+        if self.queue.stat.is_some() || self.latencies.is_some() {
+            self.note_end(&inner);
         }
         self.one_less_out();
-        if inner.written.is_some() || inner.replaced.is_some() {
-            self.settle_odd(&mut inner);
+        if inner.odd {
+            return self.settle_odd(inner);
         }
+        if let Some(mut bio) = inner.bios.take_first() {
+            bio.result = inner.result;
+            bio.done = inner.done;
+            self.put_settled(inner);
+            self.finish_bio(bio);
+        }
+    }
+
+    /// The same for one that carries several bios, was given other memory, or says where it was written.
+    #[cold]
+    #[inline(never)]
+    fn settle_odd(&mut self, mut inner: Box<request::Inner>) {
         let (result, mut left) = (inner.result, inner.done);
-        while inner.bios.len() > 1 {
+        let written = inner.written.take();
+        inner.odd = false;
+        inner.replaced = None;
+        inner.device_segments = None;
+        let first = inner.bios.take_first();
+        let mut rest = mem::take(inner.bios.rest_mut());
+        for mut bio in first.into_iter().chain(rest.drain(..)) {
             // Merged: each gets its share of what is done.
-            let bio = inner.bios.remove(0);
-            left = self.settle_bio(bio, result, left);
+            let done = left.min(bio.len);
+            let whole = done == bio.len && bio.len != 0;
+            bio.result = if whole { Ok(()) } else { result };
+            bio.done = done;
+            left -= done;
+            if written.is_some() && result.is_ok() {
+                bio.written = written;
+                bio.odd = true;
+            }
+            self.finish_bio(bio);
         }
-        if let Some(bio) = inner.bios.pop() {
-            self.settle_bio(bio, result, left);
-        }
-        self.requests.push(inner);
+        *inner.bios.rest_mut() = rest;
+        self.put_settled(inner);
     }
 
     #[inline]
-    fn settle_bio(
-        &mut self,
-        mut bio: Box<bio::Inner>,
-        result: Result<(), BlkError>,
-        left: u64,
-    ) -> u64 {
-        let done = left.min(bio.len);
-        let whole = done == bio.len && bio.len != 0;
-        bio.result = if whole { Ok(()) } else { result };
-        bio.done = done;
-        let pool = &mut self.pool;
-        if let Some(bio) = finish(bio, &self.home, |part| pool.put_inner(part)) {
-            self.deliver(bio);
+    fn put_settled(&mut self, inner: Box<request::Inner>) {
+        if Mutant::TagFreedBeforeCompletion.active() && !self.sole {
+            // It went when the device got the request.
+            self.requests.push(inner);
+        } else {
+            self.put_request(inner);
         }
-        left - done
-    }
-
-    #[cold]
-    fn settle_odd(&mut self, inner: &mut request::Inner) {
-        inner.replaced = None;
-        if let (Some(bio), Ok(())) = (inner.bios.first_mut(), inner.result) {
-            bio.written = inner.written;
-        }
-        inner.written = None;
     }
 
     /// Asks the device what it has finished, and sends what could not go before.

@@ -256,7 +256,7 @@ fn request(op: Op, sector: u64, sectors: u64) -> Request {
     inner.op = op;
     inner.position = sector * 512;
     inner.len = sectors * 512;
-    inner.bios.push(incoming.bio);
+    inner.bios.push_back(incoming.bio);
     Request(inner)
 }
 
