@@ -9,6 +9,8 @@ use std::{fs, path::Path, process::Command};
 pub(crate) struct Ran {
     /// Nanoseconds for each request: the time of the section over its requests.
     pub(crate) each: f64,
+    /// Nanoseconds of processor time for each, which others on the machine do not lengthen as much.
+    pub(crate) busy: f64,
     /// The median latency in nanoseconds.
     pub(crate) p50: f64,
     /// What 99 % of the latencies do not exceed.
@@ -63,8 +65,11 @@ fn report(mut command: Command, job: &str, dir: &Path) -> Ran {
         let name = format!("{p:.6}");
         number(&latencies["percentile"][&name], &name)
     };
+    let each = 1e9 / number(&direction["iops"], "iops");
+    let busy = ["usr_cpu", "sys_cpu"].map(|key| number(&section[key], key) / 100.0);
     Ran {
-        each: 1e9 / number(&direction["iops"], "iops"),
+        each,
+        busy: each * (busy[0] + busy[1]),
         p50: percentile(50.0),
         p99: percentile(99.0),
         p999: percentile(99.9),
