@@ -1,9 +1,9 @@
 //! Which sectors of a device are bad.
 //!
 //! The table of Linux's block/badblocks.c: 512 entries of at most 512 sectors, each acknowledged or
-//! not. It is kept as runs of neighbouring bad sectors, merged wherever they can be, so that what is
-//! bad does not depend on the order in which it became so; how many entries it would take follows
-//! from the runs.
+//! not. It is kept as runs of neighbouring bad sectors, merged wherever they can be, so that what
+//! is bad does not depend on the order in which it became so; how many entries it would take
+//! follows from the runs.
 //!
 //! | a sector that is | set | set, acknowledged | acknowledge all | clear |
 //! |---|---|---|---|---|

@@ -9,8 +9,8 @@ const PERIOD: u64 = 20_000_000;
 /// Periods in a second.
 const PERIODS: u64 = 50;
 
-/// A bucket of bytes that is filled up at the start of each period of 20 ms, as null_blk's `mbps` has
-/// it (drivers/block/null_blk/main.c). What was not used in a period is gone with it.
+/// A bucket of bytes that is filled up at the start of each period of 20 ms, as null_blk's `mbps`
+/// has it (drivers/block/null_blk/main.c). What was not used in a period is gone with it.
 ///
 /// Something longer than a whole bucket takes a full one and the next ones, too; in null_blk it
 /// never passes. It is told the time and never asks for it: the same times, the same answers.

@@ -8,8 +8,8 @@ use core::time::Duration;
 use std::sync::Mutex;
 
 use pageless_block::{
-    Bio, BlkError, CompletionMode, Event, HeapFrames, ManualClock, NullBlk, NullConfig, Probe,
-    QueueConfig, QueueId, RequestQueue, Sector,
+    Action, Bio, BlkError, CompletionMode, Event, HeapFrames, ManualClock, NullBlk, NullConfig,
+    Probe, QueueConfig, QueueId, RequestQueue, Sector,
 };
 use pageless_pfn::{ByteLen, FrameCount, Pfn};
 
@@ -96,7 +96,7 @@ fn a_seed_gives_the_same_trace_to_the_last_event_and_nanosecond() {
         ends.iter()
             .any(|(_, end, done)| end.is_err() && !done.is_zero())
     );
-    let requeued = |event: &&Event| event.action == pageless_block::Action::Requeue;
+    let requeued = |event: &&Event| event.action == Action::Requeue;
     assert!(events.iter().filter(requeued).count() > 10);
 }
 
@@ -152,4 +152,52 @@ fn threads_on_queues_of_their_own_get_the_faults_they_would_get_alone() {
     assert!(alone.iter().all(|lost| !lost.is_empty()));
     assert_ne!(alone[0], alone[1]);
     assert_eq!(timed_out(true), alone);
+}
+
+/// Which submissions were turned away, of as many as it takes for 100 bios.
+fn turned_away(seed: u64, timeouts: &str) -> Vec<usize> {
+    let clock = Arc::new(ManualClock::new());
+    let memory = Arc::new(frames());
+    let mut config = config(seed);
+    (config.mbps, config.timeouts) = (0, timeouts.parse().unwrap());
+    config.requeues = "1,30,0,-1".parse().unwrap();
+    let device = NullBlk::try_new(config, Arc::clone(&memory), clock.clone()).unwrap();
+    let diary = Arc::new(Diary::default());
+    let config = QueueConfig {
+        clock: Some(clock.clone()),
+        timeout: Some(Duration::from_millis(3)),
+        probe: Some(diary.clone()),
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(device, config).unwrap();
+    let mut context = queue.context(QueueId::new(0)).unwrap();
+    for n in 0..100 {
+        let buffer = memory.segment(0, ByteLen::new(512)).unwrap();
+        context
+            .submit(Bio::read(Sector::new(1000 + n), buffer))
+            .unwrap();
+        while context.reap().is_none() {
+            clock.advance(Duration::from_millis(1));
+        }
+    }
+    drop(context);
+    let events = diary.0.lock().unwrap();
+    let device_saw = |event: &&Event| matches!(event.action, Action::Issue | Action::Requeue);
+    let mut issued = 0;
+    let mut away = vec![];
+    for event in events.iter().filter(device_saw) {
+        match event.action {
+            Action::Issue => issued += 1,
+            _ => away.push(issued),
+        }
+    }
+    away
+}
+
+#[test]
+fn one_knob_does_not_shift_the_faults_of_another() {
+    let alone = turned_away(1, "1,0,0,-1");
+    assert!(alone.len() > 20);
+    assert_eq!(turned_away(1, "1,40,0,-1"), alone);
+    assert_ne!(turned_away(2, "1,0,0,-1"), alone);
 }

@@ -434,6 +434,7 @@ fn a_bad_sector_in_a_zone_moves_the_write_pointer_over_what_was_written() {
         config.badblocks_partial_io = true;
         config.badblocks.apply("+66-66".parse().unwrap()).unwrap();
         config.badblocks.apply("+96-96".parse().unwrap()).unwrap();
+        config.badblocks.apply("+130-130".parse().unwrap()).unwrap();
     });
     let zone = |sector| rig.device.report_zones(Sector::new(sector), 1)[0];
     assert_eq!(outcome(&rig.write(64, 4, 7)), (IO, 2));
@@ -444,6 +445,23 @@ fn a_bad_sector_in_a_zone_moves_the_write_pointer_over_what_was_written() {
     // All of it must have a place, even if a part of it would be done.
     assert_eq!(outcome(&rig.write(128, 25, 7)), (IO, 0));
     assert_eq!(zone(128).cond, ZoneCond::Empty);
+}
+
+#[test]
+fn memory_that_is_not_there_leaves_the_write_pointer_where_it_was() {
+    let rig = rig(zoned);
+    let base = Pfn::try_new(0x100).unwrap();
+    let other = HeapFrames::new(base, FrameCount::new(64)).unwrap();
+    let mut bio = Bio::write(Sector::new(64), segment(&rig.memory, 0, 512));
+    bio.push(segment(&other, 40 * PAGE_SIZE, 512));
+    assert_eq!(outcome(&rig.run(bio)), (IO, 0), "nothing of it can be read");
+    let zone = rig.device.report_zones(Sector::new(64), 1)[0];
+    assert_eq!(zone.wp, Some(Sector::new(64)));
+    // Without zones the first segment is done.
+    let plain = self::rig(|config| config.memory_backed = true);
+    let mut bio = Bio::write(Sector::new(64), segment(&plain.memory, 0, 512));
+    bio.push(segment(&other, 40 * PAGE_SIZE, 512));
+    assert_eq!(outcome(&plain.run(bio)), (IO, 1));
 }
 
 #[test]

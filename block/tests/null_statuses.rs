@@ -467,7 +467,7 @@ fn appends_of_threads_fill_a_zone_without_a_gap() {
         let threads = [0, 1].map(|id: u64| {
             let memory = &memory;
             scope.spawn(move || {
-                let mut context = queue.context(QueueId::new(0)).unwrap();
+                let mut context = queue.shared_context(QueueId::new(0)).unwrap();
                 let mut places = vec![];
                 for _ in 0..32 {
                     let buffer = segment(memory, id * PAGE_SIZE, 512);

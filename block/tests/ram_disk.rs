@@ -141,7 +141,7 @@ fn threads_write_next_to_each_other() {
         for id in 0..2_u64 {
             let (queue, memory) = (&queue, &memory);
             scope.spawn(move || {
-                let mut context = queue.context(QueueId::new(0)).unwrap();
+                let mut context = queue.shared_context(QueueId::new(0)).unwrap();
                 let buffer = segment(memory, id * PAGE_SIZE, PAGE_SIZE / 2);
                 fill(memory, buffer, id as u8 + 1);
                 for n in 0..rounds {

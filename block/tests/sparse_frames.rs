@@ -156,6 +156,25 @@ fn memory_that_is_not_there_is_an_error_and_not_a_crash() {
 }
 
 #[test]
+fn a_segment_may_run_from_one_provider_into_the_next() {
+    let store = SparseFrames::new(ByteLen::new(1 << 20));
+    let (low, whole) = (heap(2), heap(4));
+    let high = HeapFrames::new(Pfn::try_new(0x102).unwrap(), FrameCount::new(2)).unwrap();
+    let both = (&low, &high);
+    let buffer = whole
+        .segment(100, ByteLen::new(4 * PAGE_SIZE - 200))
+        .unwrap();
+    let data: Vec<u8> = (0..buffer.len().get()).map(|n| (n % 251) as u8).collect();
+    both.write_bytes(buffer, &data).unwrap();
+    store.write(BytePos::new(77), &both, buffer).unwrap();
+    both.zero_bytes(buffer).unwrap();
+    store.read(BytePos::new(77), &both, buffer).unwrap();
+    let mut back = vec![0; data.len()];
+    both.read_bytes(buffer, &mut back).unwrap();
+    assert!(back == data);
+}
+
+#[test]
 fn threads_see_whole_frames_and_the_count_stays_right() {
     let store = &SparseFrames::new(ByteLen::new(1 << 20));
     let rounds = if cfg!(miri) { 5 } else { 500 };

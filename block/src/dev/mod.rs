@@ -14,8 +14,8 @@ use crate::request::Request;
 use crate::request::data::Data;
 use crate::status::Failure;
 
-/// Moves the first `len` bytes of a request between its memory and `at` in a store. The failure of a segment says
-/// how many bytes those before it had.
+/// Moves the first `len` bytes of a request between its memory and `at` in a store. The failure of
+/// a segment says how many bytes those before it had.
 fn transfer(
     store: &SparseFrames,
     memory: &impl FrameAccess,
@@ -38,7 +38,8 @@ fn transfer(
     }
 }
 
-/// Calls `copy` with each segment of memory and the place that belongs to it, for the first `len` bytes.
+/// Calls `copy` with each segment of memory and the place that belongs to it, for the first `len`
+/// bytes.
 fn each_part(
     memory: impl Iterator<Item = PhysSegment>,
     at: BytePos,

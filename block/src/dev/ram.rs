@@ -13,11 +13,12 @@ use crate::request::Request;
 use crate::request::data::Data;
 use crate::status::BlkError;
 
-/// What brd is (drivers/block/brd.c): frames come into being with the first write to them, holes read as
-/// zeroes, and a discard gives back the frames that it covers as a whole. Write-zeroes gives those back, too, and
-/// writes to the others. Nothing outlives the device.
+/// What brd is (drivers/block/brd.c): frames come into being with the first write to them, holes
+/// read as zeroes, and a discard gives back the frames that it covers as a whole. Write-zeroes
+/// gives those back, too, and writes to the others. Nothing outlives the device.
 ///
-/// Memory for a frame that is not to be had is [`BlkError::NoSpace`], and what came before it is done.
+/// Memory for a frame that is not to be had is [`BlkError::NoSpace`], and what came before it is
+/// done.
 ///
 /// ```
 /// use pageless_block::{Bio, HeapFrames, Ram, Sector, submit_sync};

@@ -42,8 +42,8 @@ impl Frame {
         if frame.is_null() {
             return None;
         }
-        // SAFETY: just allocated by the global allocator with the layout of a frame, owned by nobody
-        // else, and bytes of zero are a frame.
+        // SAFETY: just allocated by the global allocator with the layout of a frame, owned by
+        // nobody else, and bytes of zero are a frame.
         Some(unsafe { Box::from_raw(frame) })
     }
 
@@ -58,8 +58,8 @@ impl Frame {
         if first.is_null() {
             return None;
         }
-        // SAFETY: just allocated by the global allocator with the layout of `count` frames, owned by
-        // nobody else, and bytes of zero are frames.
+        // SAFETY: just allocated by the global allocator with the layout of `count` frames, owned
+        // by nobody else, and bytes of zero are frames.
         Some(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, count)) })
     }
 
@@ -71,11 +71,13 @@ impl Frame {
         if len > total || offset > total - len {
             return None;
         }
-        // Within `usize`, because within the frames. A pointer to all of them, and not to the first.
+        // Within `usize`, because within the frames. A pointer to all of them, and not to the
+        // first.
         let start = frames.as_ptr().cast::<u8>().cast_mut();
         // SAFETY: `offset..offset + len` lies within the frames, by the check above, which are
-        // borrowed for as long as the span lives. They are cells throughout, so that writing through
-        // a shared reference is allowed, and by the invariant nobody has a reference to the bytes.
+        // borrowed for as long as the span lives. They are cells throughout, so that writing
+        // through a shared reference is allowed, and by the invariant nobody has a reference to the
+        // bytes.
         Some(unsafe { Span::from_raw(start.add(offset as usize), len as usize) })
     }
 }
@@ -163,7 +165,8 @@ impl FrameAccess for HeapFrames {
     ) -> Result<R, AccessError> {
         let total = size_of_val(&*self.frames) as u64;
         let span = self.offset_of(segment.phys()).and_then(|offset| {
-            // A segment may run on into the frames of another provider: this one ends where it ends.
+            // A segment may run on into the frames of another provider: this one ends where it
+            // ends.
             let len = segment.len().get().min(total.checked_sub(offset)?);
             Frame::span(&self.frames, offset, len)
         });

@@ -73,8 +73,8 @@ impl SparseFrames {
         Self::with_limit(capacity, FrameCount::new(u64::MAX))
     }
 
-    /// The same with room for so many frames at a time only: a thinly provisioned device that can be
-    /// full before it is written everywhere.
+    /// The same with room for so many frames at a time only: a thinly provisioned device that can
+    /// be full before it is written everywhere.
     pub fn with_limit(capacity: ByteLen, limit: FrameCount) -> Self {
         Self {
             capacity,
@@ -188,7 +188,8 @@ impl SparseFrames {
         Ok(())
     }
 
-    /// Gives back the frames that a range covers: they read as zeroes. What it covers of others stays.
+    /// Gives back the frames that a range covers: they read as zeroes. What it covers of others
+    /// stays.
     ///
     /// # Errors
     /// [`SparseError::PastEnd`]; nothing has changed then.
@@ -265,8 +266,8 @@ impl SparseFrames {
         }
     }
 
-    /// The frames that lie in a range as a whole, from the first to before the last. The last one of
-    /// the device counts as whole where the device ends in it.
+    /// The frames that lie in a range as a whole, from the first to before the last. The last one
+    /// of the device counts as whole where the device ends in it.
     fn whole_frames(&self, at: BytePos, len: ByteLen) -> Result<(u64, u64), SparseError> {
         let end = self.end_of(at, len)?;
         let last = match end == self.capacity.get() {

@@ -15,6 +15,7 @@ use crate::bio::chain::{Chain, finish};
 use crate::bio::completion::{Completion, Notify};
 use crate::bio::pool::BioPool;
 use crate::bio::{self, Bio};
+use crate::clock::Nanos;
 use crate::counters::QueueCounters;
 use crate::device::BlockDevice;
 use crate::failpoint::Failpoint;
@@ -100,6 +101,8 @@ pub struct Context<'q, D: BlockDevice> {
     todo: VecDeque<Next>,
     /// What the device has handed over and we have not looked at; empty between calls.
     landing: Vec<Done>,
+    /// What time it was when it last looked.
+    time: Nanos,
     /// Bios handed back, of those accepted.
     returned: u64,
     counters: QueueCounters,
@@ -133,6 +136,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             plugged: false,
             todo: VecDeque::new(),
             landing: Vec::new(),
+            time: Nanos::ZERO,
             returned: 0,
             counters: QueueCounters::default(),
             latencies: queue.latencies.then(|| Box::new(OpHistograms::new())),
@@ -195,7 +199,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline]
     fn admitted(&mut self, bio: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
         let position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
-        self.queue.device.expect(BytePos::new(position));
+        self.queue.device.expect(bio.op, BytePos::new(position));
         match self.queue.cutter.cut(&shape_of(&bio, flags)) {
             Cut::Fits => {
                 self.accepted();
@@ -420,7 +424,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         });
     }
 
-    fn event(&self, time: crate::clock::Nanos, action: Action, bio: &bio::Inner) -> Event {
+    fn event(&self, time: Nanos, action: Action, bio: &bio::Inner) -> Event {
         Event {
             action,
             time,

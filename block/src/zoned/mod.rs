@@ -22,13 +22,13 @@
 //!
 //! *Counted* means that the limits are looked at first. From `EMPTY`, one more active zone than
 //! allowed is `ZONE_ACTIVE_RESOURCE`. Then, one more open zone than allowed closes a zone that was
-//! opened implicitly, in turn; without one it is `ZONE_OPEN_RESOURCE`. As in null_blk, and unlike in
-//! the standards, none is closed for the sake of a `CLOSED` zone while the limit on active zones is
-//! reached, and even finishing looks at the limits.
+//! opened implicitly, in turn; without one it is `ZONE_OPEN_RESOURCE`. As in null_blk, and unlike
+//! in the standards, none is closed for the sake of a `CLOSED` zone while the limit on active zones
+//! is reached, and even finishing looks at the limits.
 //!
 //! Unlike in null_blk, a zone that becomes read-only or offline gives back what it was counted as
-//! in every case, a management operation must name a zone's first sector (`IOERR`; the
-//! kernel looks at that one layer up), and a write that runs out of the conventional zones is `IOERR`.
+//! in every case, a management operation must name a zone's first sector (`IOERR`; the kernel looks
+//! at that one layer up), and a write that runs out of the conventional zones is `IOERR`.
 //!
 //! Facts: drivers/block/null_blk/zoned.c; ZBC-2 and the NVMe Zoned Namespace command set.
 
@@ -167,8 +167,8 @@ impl Zones {
     /// write pointer moves on.
     ///
     /// # Errors
-    /// Those of [`Zones::write`] and of `transfer`. A failed transfer leaves the write pointer where
-    /// it was, and the zone open.
+    /// Those of [`Zones::write`] and of `transfer`. A failed transfer leaves the write pointer
+    /// where it was, and the zone open.
     pub fn write_with(
         &mut self,
         sector: Sector,

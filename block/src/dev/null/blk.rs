@@ -28,8 +28,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::throttle::Throttle;
 use crate::zoned::{Zone, ZoneCond, ZoneFault, ZoneFaultError, Zones};
 
-/// A device that can be told to misbehave, and does so in the same way each time: [`NullConfig`] says how. For one that
-/// is nothing but fast there is [`NullDevice`](crate::NullDevice).
+/// A device that can be told to misbehave, and does so in the same way each time: [`NullConfig`]
+/// says how. For one that is nothing but fast there is [`NullDevice`](crate::NullDevice).
 ///
 /// What becomes of a request, in this order:
 ///
@@ -45,8 +45,30 @@ use crate::zoned::{Zone, ZoneCond, ZoneFault, ZoneFaultError, Zones};
 /// | no memory for what is written | `NOSPC`, the segments before it done |
 /// | otherwise | OK: at once, with the next poll or after a time |
 ///
-/// Bytes that were never written read as zeroes, and as ones beyond a zone's write pointer; without `memory_backed` a
-/// read leaves memory as it is.
+/// Bytes that were never written read as zeroes, and as ones beyond a zone's write pointer; without
+/// `memory_backed` a read leaves memory as it is.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use pageless_block::{Bio, BlkError, HeapFrames, ManualClock, NullBlk, NullConfig, Sector};
+/// use pageless_block::submit_sync;
+/// use pageless_pfn::{ByteLen, FrameCount, Pfn};
+///
+/// let memory = Arc::new(HeapFrames::new(Pfn::try_new(0x100)?, FrameCount::new(1))?);
+/// let buffer = memory.segment(0, ByteLen::new(4096)).unwrap();
+/// let mut config = NullConfig::new(ByteLen::new(1 << 30));
+/// config.badblocks.apply("+12-12".parse()?)?;
+/// config.badblocks_partial_io = true;
+/// config.badblocks_once = true;
+/// let device = NullBlk::try_new(config, memory, Arc::new(ManualClock::new()))?;
+///
+/// let first = submit_sync(&device, Bio::write(Sector::new(8), buffer))?;
+/// assert_eq!(first.result(), Err(BlkError::Io));
+/// assert_eq!(first.done(), ByteLen::new(4 * 512));
+/// assert!(submit_sync(&device, Bio::write(Sector::new(8), buffer))?.result().is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct NullBlk<M> {
     limits: Limits,
     memory: M,
@@ -69,7 +91,8 @@ pub struct NullBlk<M> {
 struct HwQueue {
     timeouts: Injector,
     requeues: Injector,
-    /// Carried out, and completed from then on; in the order of those times, since all wait as long.
+    /// Carried out, and completed from then on; in the order of those times, since all wait as
+    /// long.
     finished: VecDeque<(Nanos, Done)>,
     /// Never completed.
     stuck: Vec<Request>,
@@ -108,11 +131,12 @@ fn count(counter: &AtomicU64) {
 }
 
 impl<M: FrameAccess> NullBlk<M> {
-    /// A device as `config` says, for bios whose memory is `memory`'s. The clock matters with a timer and with `mbps`
-    /// alone.
+    /// A device as `config` says, for bios whose memory is `memory`'s. The clock matters with a
+    /// timer and with `mbps` alone.
     ///
     /// # Errors
-    /// [`NullConfigError`] if the knobs do not go together, or if there is no memory for the states of the zones.
+    /// [`NullConfigError`] if the knobs do not go together, or if there is no memory for the states
+    /// of the zones.
     pub fn try_new(
         config: NullConfig,
         memory: M,
@@ -310,8 +334,8 @@ impl<M: FrameAccess> NullBlk<M> {
         good.result()
     }
 
-    /// Writes the good part of a request to a zone. How much of it was written in the end goes to `outcome`, since zones know
-    /// the status alone.
+    /// Writes the good part of a request to a zone. How much of it was written in the end goes to
+    /// `outcome`, since zones know the status alone.
     fn write(
         &self,
         request: &Request,
@@ -447,7 +471,8 @@ impl HwQueue {
         self.finished.len() + self.stuck.len()
     }
 
-    /// The first request of `id` that is due. Hardware queues beyond those configured share this one.
+    /// The first request of `id` that is due. Hardware queues beyond those configured share this
+    /// one.
     fn take_due(&mut self, id: QueueId, now: Nanos) -> Option<Done> {
         let at = self
             .finished
@@ -498,7 +523,8 @@ impl<M: FrameAccess> BlockDevice for NullBlk<M> {
         Submitted::Kept
     }
 
-    /// Completes what is due. If nothing is, the clock is told until when nothing will be, and asked again.
+    /// Completes what is due. If nothing is, the clock is told until when nothing will be, and
+    /// asked again.
     fn poll(&self, queue: QueueId, done: &mut dyn FnMut(Done)) {
         let mut found = false;
         for waited in [false, true] {

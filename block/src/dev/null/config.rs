@@ -28,8 +28,8 @@ impl CompletionMode {
     pub const DEFAULT_TIMER: Self = Self::Timer(Duration::from_nanos(10_000));
 }
 
-/// The knobs of null_blk (drivers/block/null_blk), with its defaults but for the size. Change fields, then
-/// make a [`NullBlk`](super::blk::NullBlk) of it.
+/// The knobs of null_blk (drivers/block/null_blk), with its defaults but for the size. Change
+/// fields, then make a [`NullBlk`](super::blk::NullBlk) of it.
 ///
 /// | null_blk | here |
 /// |---|---|
@@ -85,8 +85,8 @@ pub struct NullConfig {
     pub timeouts: FaultAttr,
     /// Requests that come back as if the device were busy.
     pub requeues: FaultAttr,
-    /// What the faults follow from. Each hardware queue has a stream of its own: the same requests in the same
-    /// order get the same faults, whatever other threads do.
+    /// What the faults follow from. Each hardware queue has a stream of its own: the same requests
+    /// in the same order get the same faults, whatever other threads do.
     pub seed: u64,
     /// Its zones. Their capacity is taken to be the device's.
     pub zoned: Option<ZoneConfig>,
@@ -212,7 +212,8 @@ pub enum NullConfigError {
         /// What it is.
         bs: ByteLen,
     },
-    /// There is nothing to discard, or zones are emptied instead. null_blk says so and goes on without.
+    /// There is nothing to discard, or zones are emptied instead. null_blk says so and goes on
+    /// without.
     #[error("discard needs memory_backed ({memory_backed}), and no zones ({zoned})")]
     Discard {
         /// Whether there is memory.

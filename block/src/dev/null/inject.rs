@@ -7,9 +7,9 @@ use core::str::FromStr;
 use fastrand::Rng;
 use thiserror::Error;
 
-/// When a fault is injected: `<interval>,<probability>,<space>,<times>`, as the kernel's fault injection
-/// has it (`struct fault_attr`, lib/fault-inject.c) and null_blk's `timeout` and `requeue`
-/// parameters take it.
+/// When a fault is injected: `<interval>,<probability>,<space>,<times>`, as the kernel's fault
+/// injection has it (`struct fault_attr`, lib/fault-inject.c) and null_blk's `timeout` and
+/// `requeue` parameters take it.
 ///
 /// ```
 /// use pageless_block::FaultAttr;
@@ -156,8 +156,8 @@ pub enum FaultAttrError {
     },
 }
 
-/// An attribute at work: what it has counted, and its own stream of random numbers, so that two faults
-/// do not shift each other's.
+/// An attribute at work: what it has counted, and its own stream of random numbers, so that two
+/// faults do not shift each other's.
 #[derive(Clone, Debug)]
 pub(super) struct Injector {
     attr: FaultAttr,
@@ -237,6 +237,8 @@ mod tests {
         assert_ne!(once, strikes("1,30,0,-1", 43, 10_000));
         // Ten standard deviations.
         assert!((2500..3500).contains(&once.len()), "{}", once.len());
+        let rare = strikes("1,1,0,-1", 42, 10_000).len();
+        assert!((50..150).contains(&rare), "{rare}");
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     #[inline]
-    fn fill(&self, mut inner: Box<request::Inner>, incoming: Incoming) -> Request {
+    fn fill(&mut self, mut inner: Box<request::Inner>, incoming: Incoming) -> Request {
         let bio = incoming.bio;
         inner.op = bio.op;
         inner.owed = true;
@@ -240,10 +240,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         Request(inner)
     }
 
+    /// Now. What happens within one call of the caller's happens at one time, or the clock would cost more
+    /// than everything else.
+    #[inline]
+    fn look_at_clock(&mut self) -> Nanos {
+        if self.queue.clock.is_some() {
+            self.time = self.queue.now();
+        }
+        self.time
+    }
+
     #[cold]
     #[inline(never)]
-    fn note_start(&self, inner: &mut request::Inner) {
-        inner.started = self.queue.now();
+    fn note_start(&mut self, inner: &mut request::Inner) {
+        inner.started = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             match self.queue.clock {
                 Some(_) => stat.started_at(self.number, inner.op, inner.started),
@@ -255,7 +265,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn note_end(&mut self, inner: &request::Inner) {
-        let now = self.queue.now();
+        let now = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             let done = ByteLen::new(inner.done);
             match self.queue.clock {
@@ -369,7 +379,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return self.issue_and_handle(request);
         };
         self.tell_request(Action::Insert, &request);
-        let now = self.queue.now();
+        let now = self.time;
         let left = if Failpoint::ElevatorInsert.hit() {
             Err(request)
         } else {
@@ -400,8 +410,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             if self.hw.at_device.load(Ordering::Relaxed) >= room {
                 return;
             }
-            let now = self.queue.now();
-            let Some(request) = elevator.dispatch(now) else {
+            let Some(request) = elevator.dispatch(self.time) else {
                 return;
             };
             match self.issue(request) {
@@ -463,7 +472,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw.at_device.fetch_add(1, Ordering::Relaxed);
         }
         if queue.clock.is_some() {
-            request.0.issued = queue.now();
+            request.0.issued = self.time;
             self.set_deadline(&request);
         }
         self.tell_request(Action::Issue, &request);
@@ -552,6 +561,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn sequence(&mut self, request: Request) {
         let hw = self.hw_of(&request);
         if request.0.step == Step::Flush {
+            self.tell_request(Action::Complete, &request);
             self.note_flush(&request);
         }
         let todo = &mut self.todo;
@@ -565,9 +575,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
     }
 
-    fn note_flush(&self, flush: &Request) {
+    fn note_flush(&mut self, flush: &Request) {
         if let Some(stat) = &self.queue.stat {
-            stat.flushed(self.queue.now().since(flush.0.issued));
+            let now = self.look_at_clock();
+            stat.flushed(now.since(flush.0.issued));
         }
     }
 
@@ -656,6 +667,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// Asks the device what it has finished, and sends what could not go before.
     pub fn poll(&mut self) {
+        self.look_at_clock();
         self.unplug();
         // The device may hold a lock of its own while it hands things over, so nothing is submitted
         // before it has returned.
@@ -705,7 +717,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if self.queue.timeout.is_none() {
             return;
         }
-        let (now, hw) = (self.queue.now(), self.hw);
+        let (now, hw) = (self.time, self.hw);
         for (tag, deadline) in hw.deadlines.iter().enumerate() {
             let at = deadline.load(Ordering::Relaxed);
             if at == 0 || at > now.get() {
