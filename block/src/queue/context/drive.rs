@@ -638,11 +638,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.device_segments = None;
         let first = inner.bios.take_first();
         let mut rest = mem::take(inner.bios.rest_mut());
-        for mut bio in first.into_iter().chain(rest.drain(..)) {
-            // Merged: each gets its share of what is done.
+        let mut bios = first.into_iter().chain(rest.drain(..)).peekable();
+        while let Some(mut bio) = bios.next() {
+            // Merged: each gets its share of what is done, and those that are done have not failed. But a
+            // driver may fail after the last byte, and somebody must hear of it.
             let done = left.min(bio.len);
-            let whole = done == bio.len && bio.len != 0;
-            bio.result = if whole { Ok(()) } else { result };
+            let spared = done == bio.len && bios.peek().is_some();
+            bio.result = if spared { Ok(()) } else { result };
             bio.done = done;
             left -= done;
             if written.is_some() && result.is_ok() {
@@ -651,6 +653,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
             self.finish_bio(bio);
         }
+        drop(bios);
         *inner.bios.rest_mut() = rest;
         self.put_settled(inner);
     }
