@@ -1,5 +1,5 @@
-//! Hazard: a device that stands on others sends bytes to the wrong place, loses a request between two layers, reports
-//! the wrong part of one as done, or flushes only some of those below.
+//! Hazard: devices on devices, of any kind and in any order, send bytes to the wrong place, lose a request between two
+//! layers, or report as done what is not.
 
 extern crate alloc;
 
@@ -8,13 +8,12 @@ mod stacking_rig;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::time::Duration;
-use std::sync::Mutex;
 
 use pageless_block::{
-    Action, Bio, BioFlags, BlkError, BlockDevice, Bounce, BytePos, Completion, Context, Delay,
-    Effect, Event, Fault, Features, Flakey, FrameAccess, Latencies, Latency, Limits, Linear,
-    ManualClock, Op, Partition, Probe, QueueConfig, QueueId, RamFrames, RequestQueue, Sector,
-    Stripe, WriteBack, WriteCache, WriteCacheConfig, submit_sync,
+    Bio, BioFlags, BlkError, BlockDevice, Bounce, BytePos, Completion, Context, Delay, Effect,
+    Fault, Features, Flakey, FrameAccess, Latencies, Latency, Limits, Linear, ManualClock, Op,
+    Partition, QueueConfig, QueueId, RamFrames, RequestQueue, Sector, Stripe, WriteBack,
+    WriteCache, WriteCacheConfig,
 };
 use pageless_pfn::{ByteLen, PhysSegment};
 use proptest::prelude::*;
