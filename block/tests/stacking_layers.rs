@@ -540,7 +540,7 @@ fn the_same_seed_fails_the_same_requests_in_the_same_places() {
         (40..100).contains(&failed),
         "{failed} of 200 is not one in three"
     );
-    let somewhere: std::collections::BTreeSet<u64> = one
+    let somewhere: alloc::collections::BTreeSet<u64> = one
         .iter()
         .filter(|(ok, _)| !ok)
         .map(|&(_, done)| done)
