@@ -109,6 +109,21 @@ impl Mapped {
             }
         }
     }
+
+    /// Copies block `from` of this mapping over block `to` of `other`, blocks of `len` bytes.
+    #[inline]
+    pub(crate) fn copy_long(&self, from: usize, other: &Self, to: usize, len: usize) {
+        assert!(
+            (from + 1) * len <= self.bytes && (to + 1) * len <= other.bytes,
+            "no such block"
+        );
+        // SAFETY: both blocks lie within their mappings, as just checked, the mappings are different, and
+        // no references into them exist.
+        unsafe {
+            let (from, to) = (self.start.add(from * len), other.start.add(to * len));
+            ptr::copy_nonoverlapping(from, to, len);
+        }
+    }
 }
 
 impl Drop for Mapped {

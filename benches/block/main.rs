@@ -1,5 +1,5 @@
-//! What a queue adds to a copy: a bio of 4 KiB, submitted and completed, against the bare `memcpy`
-//! between the same memory.
+//! What the block layer costs: a bio that moves nothing, and what a queue adds to a copy, a bio
+//! submitted and completed against the bare `memcpy` between the same memory.
 //!
 //! ```text
 //! cargo bench --bench block                   everything, some minutes
@@ -14,11 +14,17 @@
 //! waits behind them: there a word of book-keeping costs nearly two nanoseconds instead of a
 //! fraction. So each line is followed by one against a copy with 64 such words.
 
+extern crate alloc;
+
 #[expect(dead_code, reason = "this program joins no pairs")]
 #[path = "../ratios/mod.rs"]
 mod ratios;
 
 mod bare;
+#[path = "../cpus/mod.rs"]
+mod cpus;
+mod null;
+mod steady;
 
 use bare::{BLOCK, Besides, Mapped, Memory};
 use core::{hint, time::Duration};
@@ -53,6 +59,8 @@ struct Queued<'q, 'r> {
     context: Context<'q, Pmem<&'r RamFrames>>,
     buffers: Vec<PhysSegment>,
     blocks: u64,
+    /// Sectors in a block.
+    sectors: u64,
     stream: Stream,
 }
 
@@ -82,6 +90,7 @@ impl<'q, 'r> Queued<'q, 'r> {
             context: queue.context(QueueId::new(0)).unwrap(),
             buffers: (0..depth).map(buffer).collect(),
             blocks,
+            sectors: SECTORS,
             stream: Stream(0x9e37_79b9_7f4a_7c15),
         };
         // So that every page of the device is mapped, and writable.
@@ -94,7 +103,7 @@ impl<'q, 'r> Queued<'q, 'r> {
 
     #[inline]
     fn submit(&mut self, op: Op, block: u64, buffer: usize) {
-        let (sector, segment) = (Sector::new(block * SECTORS), self.buffers[buffer]);
+        let (sector, segment) = (Sector::new(block * self.sectors), self.buffers[buffer]);
         let pool = self.context.pool();
         let bio = match op {
             Op::Write => pool.write(sector, segment).erase(),
@@ -167,6 +176,23 @@ impl Copied {
     }
 }
 
+impl Copied {
+    /// The same for blocks of `len` bytes.
+    #[inline(never)]
+    fn sample_long(&mut self, op: Op, rounds: usize, len: usize) -> f64 {
+        let start = Instant::now();
+        for _ in 0..rounds {
+            let block = (self.stream.next() & (self.blocks - 1)) as usize;
+            match op {
+                Op::Write => self.buffers.copy_long(0, &self.device, block, len),
+                _ => self.device.copy_long(block, &self.buffers, 0, len),
+            }
+            hint::black_box(&self.buffers);
+        }
+        start.elapsed().as_nanos() as f64 / rounds as f64
+    }
+}
+
 /// Both sides over one memory, for both directions.
 fn measure(report: &mut Report, (bytes, heat): (usize, &str), depth: usize) {
     let memory = Memory::new(bytes).unwrap();
@@ -202,6 +228,36 @@ fn measure(report: &mut Report, (bytes, heat): (usize, &str), depth: usize) {
     }
 }
 
+/// Copies of 1 MiB over a device that no cache holds.
+fn bandwidth(report: &mut Report) {
+    const LONG: usize = 1 << 20;
+    let memory = Memory::new(COLD).unwrap();
+    let ram = ram(LONG / BLOCK);
+    let queue = queue(&memory, &ram, 1);
+    let mut queued = Queued::new(&queue, &ram, 1);
+    queued.buffers = vec![ram.segment(0, ByteLen::new(LONG as u64)).unwrap()];
+    queued.blocks = (COLD / LONG) as u64;
+    queued.sectors = (LONG / 512) as u64;
+    let mut copied = Copied::new(&memory, COLD, 1);
+    copied.buffers = Mapped::private(LONG).unwrap();
+    copied.blocks = (COLD / LONG) as u64;
+    for (op, verb) in [(Op::Read, "read"), (Op::Write, "write")] {
+        let pairs = ratios::alternate(
+            report.scaled(400, 100),
+            || queued.sample(op, 16),
+            || copied.sample_long(op, 16, LONG),
+        );
+        let line = Line {
+            name: &format!("bandwidth of {verb}s of 1 MiB, one segment, depth 1"),
+            against: "the bare memcpy",
+            unit: "ns",
+            figure: Figure::Speed,
+            target: Target::AtLeast(0.97),
+        };
+        report.add(&line, &pairs);
+    }
+}
+
 /// Criterion's own measurement of both sides on the hot device.
 fn group(criterion: &mut Criterion, depth: usize) {
     let memory = Memory::new(HOT).unwrap();
@@ -230,6 +286,8 @@ fn main() -> io::Result<()> {
     let Some(mut report) = Report::of("block") else {
         return Ok(());
     };
+    null::measure(&mut report);
+    bandwidth(&mut report);
     for heat in [(HOT, "hot (512 KiB)"), (COLD, "cold (1 GiB)")] {
         measure(&mut report, heat, 1);
         measure(&mut report, heat, 32);

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use crate::limits::Limits;
+use crate::op::Op;
 use crate::position::BytePos;
 use crate::request::{Done, QueueId, Request, Tag};
 
@@ -60,8 +61,8 @@ pub trait BlockDevice {
     /// A request for this place will come in a moment: the time to bring near what it will need. Most
     /// devices have nothing to do.
     #[inline]
-    fn expect(&self, position: BytePos) {
-        let _ = position;
+    fn expect(&self, op: Op, position: BytePos) {
+        let _ = (op, position);
     }
 }
 
@@ -112,8 +113,8 @@ macro_rules! forward {
             }
 
             #[inline]
-            fn expect(&self, position: BytePos) {
-                (**self).expect(position);
+            fn expect(&self, op: Op, position: BytePos) {
+                (**self).expect(op, position);
             }
         }
     )*};

@@ -65,6 +65,7 @@
 extern crate alloc;
 
 mod access;
+mod badblocks;
 mod bio;
 mod clock;
 mod copy;
@@ -73,7 +74,6 @@ mod dev;
 mod device;
 mod failpoint;
 mod flags;
-#[cfg(feature = "std")]
 mod frames;
 mod limits;
 mod mutant;
@@ -87,8 +87,14 @@ mod sched;
 mod status;
 mod submit;
 mod sync;
+mod throttle;
+mod zoned;
 
 pub use access::{AccessError, FrameAccess, copy_frames};
+pub use badblocks::{
+    BadBlocks, BadBlocksEdit, BadBlocksEditError, BadBlocksError, BadRange, MAX_BAD_ENTRIES,
+    MAX_BAD_LEN, SectorRange,
+};
 pub use bio::completion::{Completion, Ticket};
 pub use bio::direction::{AnyDirection, CarriesData, FromDevice, NoData, ToDevice};
 pub use bio::pool::BioPool;
@@ -103,9 +109,13 @@ pub use dev::delay::{Delay, Latencies, Latency};
 pub use dev::flakey::{Effect, Fault, Flakey, FlakeyCounters, NoFrames};
 pub use dev::linear::{Linear, LinearError};
 pub use dev::null::NullDevice;
+pub use dev::null::blk::{NullBlk, NullCounters};
+pub use dev::null::config::{CompletionMode, NullConfig, NullConfigError};
+pub use dev::null::inject::{FaultAttr, FaultAttrError};
 pub use dev::partition::{Partition, PartitionError};
 #[cfg(feature = "std")]
 pub use dev::pmem::{BeyondDevice, Pmem};
+pub use dev::ram::Ram;
 pub use dev::stripe::{Stripe, StripeError};
 pub use dev::write_cache::{
     PowerCut, PowerCutReport, WriteBack, WriteCache, WriteCacheConfig, WriteCacheError,
@@ -113,6 +123,10 @@ pub use dev::write_cache::{
 pub use device::{Abort, BlockDevice, Submitted};
 pub use failpoint::Failpoint;
 pub use flags::BioFlags;
+pub use frames::{
+    heap::{HeapError, HeapFrames},
+    sparse::{SparseError, SparseFrames},
+};
 #[cfg(feature = "std")]
 pub use frames::{
     mapping::MapError,
@@ -122,7 +136,18 @@ pub use frames::{
 pub use limits::segments::{DeviceSegments, device_segments};
 pub use limits::stack::StackError;
 pub use limits::{AtomicLimits, Features, LimitError, Limits, ZoneLimits};
+#[cfg(feature = "std")]
+pub use observe::blktrace::file::{BlkTrace, BlkTraceCreateError, BlkTraceWriteError};
+pub use observe::blktrace::{
+    DeviceNumber, DeviceNumberError, TraceReadError, TraceRecord, TraceRecords, TraceSource,
+};
+pub use observe::counts::EventCounts;
 pub use observe::event::{Action, Event, Probe};
+#[cfg(feature = "tracing")]
+pub use observe::events::TracingProbe;
+pub use observe::histogram::{Bucket, Histogram, OpHistograms};
+pub use observe::rwbs::Rwbs;
+pub use observe::stat::{DiskStat, StatCounters};
 pub use op::{Op, UnknownOp};
 pub use position::{BytePos, SECTOR_SIZE, Sector};
 pub use priority::{Priority, PriorityClass, PriorityError};
@@ -135,5 +160,10 @@ pub use request::merge::{Incoming, Merge};
 pub use request::nested::carry_out;
 pub use request::{Done, QueueId, Request, Tag};
 pub use sched::Elevator;
+pub use sched::mq_deadline::{DeadlineSettings, MqDeadline};
 pub use status::{BlkError, Failure};
 pub use submit::{SubmitError, submit_sync};
+pub use throttle::Throttle;
+pub use zoned::{
+    Zone, ZoneCond, ZoneConfig, ZoneConfigError, ZoneFault, ZoneFaultError, ZoneType, Zones,
+};

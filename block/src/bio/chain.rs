@@ -113,6 +113,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Whether the part is a piece of a bio that was split, and so never was submitted by itself.
+    fn is_piece(&self) -> bool {
+        self.chain.pieces
+    }
+
     /// The part has finished; the whole, if it was the last.
     pub(crate) fn part_done(mut self, part: &Inner) -> Option<Whole> {
         self.settled = true;
@@ -146,19 +151,21 @@ impl fmt::Debug for Link {
 
 /// Brings a bio whose own I/O is over to its end: through the bios it is a part of, until one of them
 /// waits for others, belongs to another context than `home`'s, or there is none above. What is over
-/// is returned; parts, whose memory is of no more use, go to `recycle`.
+/// is returned; parts, whose memory is of no more use, go to `recycle`, which is told whether somebody
+/// submitted them.
 #[inline]
 pub(crate) fn finish(
     mut bio: Box<Inner>,
     home: &Arc<Mailbox>,
-    mut recycle: impl FnMut(Box<Inner>),
+    mut recycle: impl FnMut(Box<Inner>, bool),
 ) -> Option<Box<Inner>> {
     loop {
         let above = if let Some(chain) = bio.waits_for.take() {
             chain.park(bio, home)
         } else if let Some(link) = bio.part_of.take() {
+            let submitted = !link.is_piece();
             let above = link.part_done(&bio);
-            recycle(bio);
+            recycle(bio, submitted);
             above
         } else {
             return Some(bio);

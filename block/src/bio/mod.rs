@@ -92,6 +92,9 @@ pub(crate) struct Inner {
     /// For an append: where it went.
     pub(crate) written: Option<Sector>,
     pub(crate) segments: SegmentList,
+    /// Whether there is more to its end than being reaped: somebody to notify, a whole it is part of,
+    /// parts it waits for. Or whether it was a piece, or has `written`.
+    pub(crate) odd: bool,
     pub(crate) notify: Notify,
     /// Of which bio it is a part.
     pub(crate) part_of: Option<Link>,
@@ -114,6 +117,7 @@ impl Inner {
             done: 0,
             written: None,
             segments: SegmentList::new(),
+            odd: false,
             notify: Notify::Reap,
             part_of: None,
             waits_for: None,
@@ -175,6 +179,7 @@ impl<D> Bio<D> {
     #[must_use]
     pub fn with_callback(mut self, done: impl FnOnce(Completion) + Send + 'static) -> Self {
         self.inner.notify = Notify::Call(Box::new(done));
+        self.inner.odd = true;
         self
     }
 
@@ -186,6 +191,7 @@ impl<D> Bio<D> {
     pub fn with_ticket(mut self) -> (Self, Ticket) {
         let (ticket, slot) = Ticket::new();
         self.inner.notify = Notify::Ticket(slot);
+        self.inner.odd = true;
         (self, ticket)
     }
 
@@ -301,6 +307,8 @@ impl<D> Bio<D> {
     /// panics, or prints if the thread is panicking already.
     pub fn chain_to<P>(&mut self, parent: &mut Bio<P>) {
         self.inner.part_of = Some(Chain::of(&mut parent.inner));
+        self.inner.odd = true;
+        parent.inner.odd = true;
     }
 }
 
@@ -314,6 +322,7 @@ impl Inner {
         self.sector = Sector::new(whole.sector.get().wrapping_add(from / SECTOR_SIZE));
         self.len = len;
         self.before = from;
+        self.odd = true;
         self.segments.clear();
         let (mut skip, mut left) = (from, len);
         for segment in &whole.segments {
@@ -477,9 +486,12 @@ impl<D> Clone for Bio<D> {
     /// A bio of its own over the same memory. Where the completion goes is not cloned: that of the
     /// clone is reaped.
     fn clone(&self) -> Self {
-        let mut inner = Box::new(Inner::empty());
-        inner.copy_part(&self.inner, 0, self.inner.len);
-        Self::from_inner(inner)
+        let mut bio = Self::fresh(self.op(), self.sector(), self.len());
+        bio.inner.flags = self.flags();
+        bio.inner.priority = self.priority();
+        bio.inner.token = self.token();
+        bio.inner.segments.clone_from(&self.inner.segments);
+        bio
     }
 }
 

@@ -119,22 +119,23 @@ impl BioPool {
     pub(crate) fn put_inner(&mut self, mut inner: Box<Inner>) {
         // Every field that `take` does not set must be as in an empty one. Looking costs less than
         // writing: the stores of an I/O path wait behind those of the copy.
-        if !matches!(inner.notify, Notify::Reap) {
-            inner.notify = Notify::Reap;
-        }
-        if inner.part_of.is_some() || inner.waits_for.is_some() {
-            inner.part_of = None;
-            inner.waits_for = None;
-        }
-        if inner.before != 0 {
-            inner.before = 0;
-        }
-        if inner.written.is_some() {
-            inner.written = None;
+        if inner.odd {
+            make_even(&mut inner);
         }
         inner.segments.clear();
         self.free.push(inner);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn make_even(inner: &mut Inner) {
+    inner.odd = false;
+    inner.notify = Notify::Reap;
+    inner.part_of = None;
+    inner.waits_for = None;
+    inner.before = 0;
+    inner.written = None;
 }
 
 #[cold]

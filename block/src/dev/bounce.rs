@@ -359,8 +359,8 @@ impl<D: BlockDevice, M: FrameAccess> BlockDevice for Bounce<D, M> {
         }
     }
 
-    fn expect(&self, position: BytePos) {
-        self.device.expect(position);
+    fn expect(&self, op: Op, position: BytePos) {
+        self.device.expect(op, position);
     }
 }
 

@@ -416,8 +416,8 @@ impl<D: BlockDevice, M: FrameAccess> BlockDevice for Flakey<D, M> {
         self.device.abort(queue, tag)
     }
 
-    fn expect(&self, position: BytePos) {
-        self.device.expect(position);
+    fn expect(&self, op: Op, position: BytePos) {
+        self.device.expect(op, position);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::device::{Abort, BlockDevice, Submitted};
 use crate::limits::Limits;
 use crate::limits::stack::StackError;
 use crate::observe::event::Probe;
+use crate::op::Op;
 use crate::position::BytePos;
 use crate::request::{Done, QueueId, Request, Tag};
 
@@ -192,8 +193,8 @@ impl<D: BlockDevice> BlockDevice for Linear<D> {
         self.members.abort(queue, tag)
     }
 
-    fn expect(&self, position: BytePos) {
-        self.members.expect(&self.ends, position);
+    fn expect(&self, op: Op, position: BytePos) {
+        self.members.expect(&self.ends, op, position);
     }
 }
 

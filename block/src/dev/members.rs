@@ -143,9 +143,9 @@ impl<D: BlockDevice> Members<D> {
         Abort::Running
     }
 
-    pub(super) fn expect(&self, layout: &impl Layout, at: BytePos) {
+    pub(super) fn expect(&self, layout: &impl Layout, op: Op, at: BytePos) {
         if let Some(place) = layout.place(at) {
-            self.devices[place.member].expect(place.position);
+            self.devices[place.member].expect(op, place.position);
         }
     }
 

@@ -1,4 +1,8 @@
-//! A device that does nothing, successfully.
+//! A device that does nothing, successfully; and under it one with null_blk's knobs.
+
+pub(crate) mod blk;
+pub(crate) mod config;
+pub(crate) mod inject;
 
 use crate::device::{BlockDevice, Submitted};
 use crate::limits::Limits;

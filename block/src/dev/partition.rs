@@ -161,9 +161,9 @@ impl<D: BlockDevice> BlockDevice for Partition<D> {
     }
 
     #[inline]
-    fn expect(&self, position: BytePos) {
+    fn expect(&self, op: Op, position: BytePos) {
         if let Some(place) = position.checked_add(ByteLen::new(self.start.get())) {
-            self.device.expect(place);
+            self.device.expect(op, place);
         }
     }
 }

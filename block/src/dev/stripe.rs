@@ -15,6 +15,7 @@ use crate::device::{Abort, BlockDevice, Submitted};
 use crate::limits::Limits;
 use crate::limits::stack::StackError;
 use crate::observe::event::Probe;
+use crate::op::Op;
 use crate::position::BytePos;
 use crate::request::{Done, QueueId, Request, Tag};
 
@@ -170,8 +171,8 @@ impl<D: BlockDevice> BlockDevice for Stripe<D> {
         self.members.abort(queue, tag)
     }
 
-    fn expect(&self, position: BytePos) {
-        self.members.expect(&self.chunks, position);
+    fn expect(&self, op: Op, position: BytePos) {
+        self.members.expect(&self.chunks, op, position);
     }
 }
 

@@ -480,8 +480,8 @@ impl<D: BlockDevice, M: FrameAccess> BlockDevice for WriteCache<D, M> {
         self.device.abort(queue, tag)
     }
 
-    fn expect(&self, position: BytePos) {
-        self.device.expect(position);
+    fn expect(&self, op: Op, position: BytePos) {
+        self.device.expect(op, position);
     }
 }
 

@@ -292,6 +292,16 @@ impl PmemFrames {
         PhysSegment::try_new(self.pfn_of(at, flags)?, within, len).ok()
     }
 
+    /// Has the first `lines` cache lines from `at` on brought near, where the device is mapped as a whole.
+    #[inline]
+    pub(crate) fn expect(&self, at: BytePos, write: bool, lines: usize) {
+        if let Backing::Direct(mapping) = &self.backing
+            && let Some(span) = mapping.span(at.get(), 1)
+        {
+            span.expect(write, lines);
+        }
+    }
+
     /// Gives every frame of `len` bytes from `at` on its memory, or its blocks of the image's
     /// file system, so that writing there cannot run out of either. Contents stay.
     ///

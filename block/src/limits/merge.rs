@@ -9,8 +9,9 @@ use core::slice;
 
 use pageless_pfn::{ByteLen, PhysSegment};
 
+use super::Limits;
 use super::segments::SegmentRules;
-use super::split::{Chunks, Cutter, Shape};
+use super::split::{Chunks, Shape};
 use crate::flags::BioFlags;
 use crate::op::Op;
 use crate::position::BytePos;
@@ -24,7 +25,7 @@ pub(crate) struct Part<I> {
     pub(crate) priority: Priority,
     pub(crate) position: BytePos,
     pub(crate) len: ByteLen,
-    /// How many segments hardware sees of it, or an upper bound: see [`Cutter::count`].
+    /// How many segments hardware sees of it, or an upper bound: see [`Limits::count`].
     pub(crate) count: u32,
     /// Its first segment and its last one; none without data.
     pub(crate) ends: Option<(PhysSegment, PhysSegment)>,
@@ -33,8 +34,8 @@ pub(crate) struct Part<I> {
 }
 
 impl<'a> Part<Copied<slice::Iter<'a, PhysSegment>>> {
-    /// A part whose segments lie in one slice, counted by `cutter`.
-    pub(crate) fn new(cutter: &Cutter, shape: &Shape<'a>, priority: Priority) -> Self {
+    /// A part whose segments lie in one slice.
+    pub(crate) fn new(limits: &Limits, shape: &Shape<'a>, priority: Priority) -> Self {
         let segments = shape.segments.iter().copied();
         let ends = match *shape.segments {
             [] => None,
@@ -47,7 +48,7 @@ impl<'a> Part<Copied<slice::Iter<'a, PhysSegment>>> {
             priority,
             position: shape.position,
             len: shape.len,
-            count: cutter.count(segments.clone()),
+            count: limits.count(segments.clone()),
             ends,
             segments,
         }
@@ -64,14 +65,14 @@ pub(crate) const fn is_mergeable(op: Op, flags: BioFlags) -> bool {
     matches!(op, Op::Read | Op::Write | Op::Discard | Op::SecureErase) && !flags.intersects(alone)
 }
 
-impl Cutter {
+impl Limits {
     /// How many segments hardware sees of these.
     #[inline]
     pub(crate) fn count<I>(&self, segments: I) -> u32
     where
         I: Iterator<Item = PhysSegment>,
     {
-        u32::try_from(self.rules().cut(segments).count()).unwrap_or(u32::MAX)
+        u32::try_from(SegmentRules::of(self).cut(segments).count()).unwrap_or(u32::MAX)
     }
 
     /// Whether `back`, which begins where `front` ends on the device, can go with it in one request,
@@ -94,31 +95,30 @@ impl Cutter {
             return None;
         }
         let len = front.len.checked_add(back.len)?;
-        let limits = self.limits();
         let max = match front.op {
-            Op::Discard => limits.max_discard,
-            Op::SecureErase => limits.max_secure_erase,
-            _ => limits.max_request,
+            Op::Discard => self.max_discard,
+            Op::SecureErase => self.max_secure_erase,
+            _ => self.max_request,
         };
-        if len > max || len.get() > Chunks::of(limits, front.op).left(front.position) {
+        if len > max || len.get() > Chunks::of(self, front.op).left(front.position) {
             return None;
         }
         let (Some((_, last)), Some((first, _))) = (front.ends, back.ends) else {
             return Some(0);
         };
-        let rules = self.rules();
+        let rules = SegmentRules::of(self);
         let joined = last.try_merge(first).is_some();
         if !joined && rules.gap(last, first) {
             return None;
         }
         let count = front.count.checked_add(back.count)?;
         // Joined memory takes no more segments than both alone, unless they must end at certain places.
-        if count <= limits.max_segments && !(joined && rules.has_virt_boundary()) {
+        if count <= self.max_segments && !(joined && rules.has_virt_boundary()) {
             return Some(count);
         }
         // And a bound may have been too high: what is refused has been counted.
         let both = front.segments.clone().chain(back.segments.clone());
-        one_request(rules, both, limits.max_segments)
+        one_request(rules, both, self.max_segments)
     }
 }
 

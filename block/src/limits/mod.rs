@@ -1,17 +1,9 @@
 //! What a device can do, and in what portions.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the request path is about to use it")
-)]
 pub(crate) mod merge;
 #[cfg(test)]
 mod model;
 pub(crate) mod segments;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the request path is about to use it")
-)]
 pub(crate) mod split;
 pub(crate) mod stack;
 

@@ -68,24 +68,44 @@ pub(crate) enum Verdict {
     Refused(BlkError),
 }
 
-/// Whether `bio` makes sense on any device at all.
-#[inline]
-pub(crate) fn well_formed(bio: &Inner) -> Result<(), RejectReason> {
-    // The common case in a few compares; everything odd is looked at below.
-    let plain = bio.op.code() <= 1 && bio.len != 0 && !bio.segments.is_empty();
-    if plain
-        && bio.len.is_multiple_of(SECTOR_SIZE)
-        && bio.sector.get() < 1 << 54
-        && bio.len < 1 << 63
-    {
-        return Ok(());
-    }
-    odd(bio)
+/// What nearly every bio is, in a few compares: a read or write of whole blocks within the device, without
+/// flags that have rules. Made once from a device's limits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usual {
+    /// The device's size in bytes; 0 if nothing is usual there.
+    capacity: u64,
+    /// The bits of positions and lengths that must be 0.
+    partial: u64,
 }
 
-#[cold]
-#[inline(never)]
-fn odd(bio: &Inner) -> Result<(), RejectReason> {
+impl Usual {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let plain = limits.accepts_pageless() && !limits.features.contains(Features::READ_ONLY);
+        Self {
+            capacity: if plain { limits.capacity.get() } else { 0 },
+            partial: limits.logical_block.get() - 1,
+        }
+    }
+
+    /// Whether [`well_formed`] and [`admit`] have nothing to say to it. (That it has memory is seen where it is
+    /// cut.)
+    #[inline]
+    pub(crate) fn admits(&self, bio: &Inner) -> bool {
+        let sector = bio.sector.get();
+        if sector >= self.capacity / SECTOR_SIZE || bio.op.code() > 1 {
+            return false;
+        }
+        // Neither wraps: the sector is on the device. A length of 0 becomes the greatest of all.
+        let start = sector * SECTOR_SIZE;
+        bio.len.wrapping_sub(1) < self.capacity - start
+            && (start | bio.len) & self.partial == 0
+            && !bio.flags.intersects(LOOKED_AT)
+            && !bio.segments.is_empty()
+    }
+}
+
+/// Whether `bio` makes sense on any device at all.
+pub(crate) fn well_formed(bio: &Inner) -> Result<(), RejectReason> {
     let (op, sector) = (bio.op, bio.sector);
     let (len, segments) = (ByteLen::new(bio.len), bio.segments.len());
     if (segments != 0 && !op.carries_data()) || (!len.is_zero() && !op.has_range()) {
@@ -113,48 +133,23 @@ fn is_flush(bio: &Inner) -> bool {
 }
 
 /// What this device has to say to a well-formed bio.
-#[inline]
 pub(crate) fn admit(limits: &Limits, bio: &Inner) -> Verdict {
+    use Verdict::{Admitted, Over, Refused};
+
     // Well-formed: neither this product nor the sum overflows.
     let start = bio.sector.get().wrapping_mul(SECTOR_SIZE);
     let inside = bio.len <= limits.capacity.get() && start <= limits.capacity.get() - bio.len;
     let aligned = (start | bio.len) & (limits.logical_block.get() - 1) == 0;
     let pageless = limits.accepts_pageless() || has_descriptors(bio);
-    if inside
-        && aligned
-        && pageless
-        && bio.op.code() <= 1
-        && !bio.flags.intersects(LOOKED_AT)
-        && !limits.features.intersects(Features::READ_ONLY)
-    {
-        return Verdict::Admitted(bio.flags);
-    }
-    special(limits, bio, inside, aligned, pageless)
-}
-
-/// Flags that have rules.
-const LOOKED_AT: BioFlags = BioFlags::FLUSHES
-    .union(BioFlags::NOWAIT)
-    .union(BioFlags::POLLED)
-    .union(BioFlags::ATOMIC);
-
-fn has_descriptors(bio: &Inner) -> bool {
-    bio.segments.iter().all(|s| s.frame().paged().is_ok())
-}
-
-#[cold]
-#[inline(never)]
-fn special(limits: &Limits, bio: &Inner, inside: bool, aligned: bool, pageless: bool) -> Verdict {
-    use Verdict::{Admitted, Over, Refused};
-
     let (op, mut flags, features) = (bio.op, bio.flags, limits.features);
     if flags.contains(BioFlags::NOWAIT) && !features.contains(Features::NOWAIT) {
         return Refused(BlkError::NotSupported);
     }
-    // A zone's sector is a place as well; that of a reset of all zones means nothing.
-    let at_zone = op.manages_zones() && op != Op::ZoneResetAll;
+    // A zone's sector is a place as well; that of a flush or of a reset of all zones means nothing.
+    let at_zone = (op.manages_zones() && op != Op::ZoneResetAll) || op == Op::ZoneAppend;
+    let placeless = bio.len == 0 && !at_zone;
     let start = bio.sector.get().saturating_mul(SECTOR_SIZE);
-    if !inside || (at_zone && start >= limits.capacity.get()) {
+    if (!inside && !placeless) || (at_zone && start >= limits.capacity.get()) {
         return Refused(BlkError::Io);
     }
     if features.contains(Features::READ_ONLY) && op.is_write() && !is_flush(bio) {
@@ -188,10 +183,10 @@ fn special(limits: &Limits, bio: &Inner, inside: bool, aligned: bool, pageless: 
     if !supported || !pageless {
         return Refused(BlkError::NotSupported);
     }
-    if !aligned && op.has_range() {
+    if !aligned && op.has_range() && !placeless {
         return Refused(BlkError::Invalid);
     }
-    if let (Some(zones), true) = (&limits.zones, op == Op::ZoneAppend || at_zone)
+    if let (Some(zones), true) = (&limits.zones, at_zone)
         && !start.is_multiple_of(zones.size.get())
     {
         return Refused(BlkError::Io);
@@ -227,4 +222,14 @@ fn atomic(limits: &Limits, bio: &Inner) -> Result<(), BlkError> {
         return Err(BlkError::Invalid);
     }
     Ok(())
+}
+
+/// Flags that have rules.
+const LOOKED_AT: BioFlags = BioFlags::FLUSHES
+    .union(BioFlags::NOWAIT)
+    .union(BioFlags::POLLED)
+    .union(BioFlags::ATOMIC);
+
+fn has_descriptors(bio: &Inner) -> bool {
+    bio.segments.iter().all(|s| s.frame().paged().is_ok())
 }

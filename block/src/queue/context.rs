@@ -15,6 +15,7 @@ use crate::bio::chain::{Chain, finish};
 use crate::bio::completion::{Completion, Notify};
 use crate::bio::pool::BioPool;
 use crate::bio::{self, Bio};
+use crate::clock::Nanos;
 use crate::counters::QueueCounters;
 use crate::device::BlockDevice;
 use crate::failpoint::Failpoint;
@@ -22,7 +23,7 @@ use crate::flags::BioFlags;
 use crate::limits::split::{Cut, Shape};
 use crate::mutant::Mutant;
 use crate::observe::event::{Action, Event};
-use crate::op::Op;
+use crate::observe::histogram::OpHistograms;
 use crate::position::{BytePos, SECTOR_SIZE};
 use crate::queue::admission::{RejectReason, Verdict, admit, well_formed};
 use crate::queue::flush::Next;
@@ -31,7 +32,7 @@ use crate::queue::{HwQueue, RequestQueue};
 use crate::request::merge::Incoming;
 use crate::request::{self, Done, Request};
 use crate::status::BlkError;
-use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 pub use plug::Plug;
 
 /// What a context shows to those who quiesce its queue.
@@ -39,14 +40,17 @@ pub use plug::Plug;
 pub(crate) struct Presence {
     /// Whether its thread is in [`BlockDevice::submit`], or about to look whether it may.
     pub(crate) issuing: AtomicBool,
+    /// Requests it has out: plugged, waiting, scheduled or at the device. And one more while pieces of a bio
+    /// wait for theirs. Written by its thread alone.
+    pub(crate) out: AtomicU32,
 }
 
 /// A thread's way into a [`RequestQueue`]: a software context (`struct blk_mq_ctx`).
 ///
 /// It belongs to one thread, which its `&mut self` methods say; what threads share is in the queue. All
 /// room is allocated as it is first needed and then used again: a bio from [`Context::pool`] comes
-/// in, goes to a device that is done when it returns, and comes back without an allocation and
-/// without a lock.
+/// in, goes to a device that is done when it returns, and comes back without an allocation, a lock, or,
+/// if the context has its hardware queue for itself, a locked instruction.
 ///
 /// ```
 /// use pageless_block::{Limits, NullDevice, QueueId, RejectReason, RequestQueue};
@@ -74,8 +78,16 @@ pub(crate) struct Presence {
 pub struct Context<'q, D: BlockDevice> {
     queue: &'q RequestQueue<D>,
     hw: &'q HwQueue,
+    /// What it is called for those who look on; where there were very many, others may be as well.
     number: u16,
+    /// What only it is called.
+    id: u32,
     presence: Arc<Presence>,
+    /// Whether it has its hardware queue for itself. Then each request keeps its tag for good; else tags
+    /// come from the hardware queue.
+    sole: bool,
+    /// How many requests it has made; tags are given out in this order where it is the sole one.
+    made: u16,
     home: Arc<Mailbox>,
     pool: BioPool,
     /// Requests that are not in use.
@@ -92,32 +104,41 @@ pub struct Context<'q, D: BlockDevice> {
     todo: VecDeque<Next>,
     /// What the device has handed over and we have not looked at; empty between calls.
     landing: Vec<Done>,
-    /// Bios accepted and not yet handed back: out, or finished.
-    in_flight: u32,
+    /// What time it was when it last looked.
+    time: Nanos,
+    /// Bios handed back, of those accepted.
+    returned: u64,
     counters: QueueCounters,
+    /// How long its requests took, if anybody wants to know.
+    latencies: Option<Box<OpHistograms>>,
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, number: u16) -> Self {
+    pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, id: u32, sole: bool) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
-        let depth = usize::from(queue.depth);
+        let places = usize::from(queue.places);
         Self {
             queue,
             hw,
-            number,
+            number: id as u16,
+            id,
             presence,
+            sole,
+            made: 0,
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
-            finished: VecDeque::with_capacity(depth),
+            finished: VecDeque::with_capacity(places),
             backlog: VecDeque::new(),
             plug: Vec::new(),
             plugged: false,
             todo: VecDeque::new(),
             landing: Vec::new(),
-            in_flight: 0,
+            time: Nanos::ZERO,
+            returned: 0,
             counters: QueueCounters::default(),
+            latencies: queue.latencies.then(|| Box::new(OpHistograms::new())),
         }
     }
 
@@ -133,45 +154,62 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     pub fn submit(&mut self, bio: impl Into<Bio>) -> Result<(), Rejected> {
         let bio: Bio = bio.into();
         let inner = bio.inner;
-        if let Err(reason) = well_formed(&inner) {
-            return Err(self.reject(inner, reason));
+        if self.in_flight() >= u32::from(self.queue.places) || !self.backlog.is_empty() {
+            return Err(self.no_room(inner));
         }
-        if self.in_flight >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
-            let depth = self.queue.depth;
-            return Err(self.reject(inner, RejectReason::QueueFull { depth }));
+        if !self.queue.usual.admits(&inner) {
+            return self.submit_unusual(inner);
         }
         self.tell_bio(Action::Queue, &inner, inner.len, 0);
-        match admit(self.queue.limits(), &inner) {
-            Verdict::Admitted(flags) => self.admitted(inner, flags),
+        let flags = inner.flags;
+        self.admitted(inner, flags)
+    }
+
+    #[cold]
+    fn no_room(&mut self, bio: Box<bio::Inner>) -> Rejected {
+        let depth = self.queue.places;
+        let full = RejectReason::QueueFull { depth };
+        let reason = well_formed(&bio).err().unwrap_or(full);
+        self.reject(bio, reason)
+    }
+
+    /// A bio that has to be looked at more closely.
+    #[cold]
+    #[inline(never)]
+    fn submit_unusual(&mut self, bio: Box<bio::Inner>) -> Result<(), Rejected> {
+        if let Err(reason) = well_formed(&bio) {
+            return Err(self.reject(bio, reason));
+        }
+        self.tell_bio(Action::Queue, &bio, bio.len, 0);
+        match admit(self.queue.limits(), &bio) {
+            Verdict::Admitted(flags) => return self.admitted(bio, flags),
             Verdict::Over => {
                 self.accepted();
-                self.over(inner, Ok(()));
-                Ok(())
+                self.over(bio, Ok(()));
             }
             Verdict::Refused(error) => {
                 self.accepted();
-                self.over(inner, Err(error));
-                Ok(())
+                self.over(bio, Err(error));
             }
         }
+        Ok(())
     }
 
     #[inline]
     fn admitted(&mut self, bio: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
         let position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
-        self.queue.device.expect(BytePos::new(position));
+        self.queue.device.expect(bio.op, BytePos::new(position));
         match self.queue.cutter.cut(&shape_of(&bio, flags)) {
             Cut::Fits => {
                 self.accepted();
                 let incoming = Incoming {
                     bio,
                     flags,
-                    context: self.number,
+                    context: self.id,
                 };
-                match self.start(incoming) {
+                match self.start(incoming, false) {
                     Ok(()) => Ok(()),
                     Err((incoming, reason)) => {
-                        self.in_flight -= 1;
                         self.counters.submitted -= 1;
                         Err(self.reject(incoming.bio, reason))
                     }
@@ -190,11 +228,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn split(&mut self, whole: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
-        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+        // As a whole: its pieces go on once it is inside, whoever freezes the queue then.
+        if !self.enter() {
+            self.one_less_out();
             return Err(self.reject(whole, RejectReason::Frozen));
         }
         self.accepted();
         if Failpoint::ChainAlloc.hit() {
+            self.one_less_out();
             self.over(whole, Err(BlkError::Resource));
             return Ok(());
         }
@@ -229,9 +270,12 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             let incoming = Incoming {
                 bio: piece,
                 flags,
-                context: self.number,
+                context: self.id,
             };
             self.start_or_wait(incoming);
+        }
+        if self.backlog.is_empty() {
+            self.one_less_out();
         }
         if let Some((whole, _)) = chain.park(whole, &self.home) {
             self.finish_bio(whole);
@@ -243,13 +287,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline]
     pub fn reap(&mut self) -> Option<Completion> {
         if self.finished.is_empty() {
-            if self.in_flight == 0 {
+            if self.in_flight() == 0 {
                 return None;
             }
             self.poll();
         }
         let bio = self.finished.pop_front()?;
-        self.in_flight -= 1;
+        self.returned += 1;
         Some(Completion::new(bio))
     }
 
@@ -257,7 +301,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     ///
     /// Asks the device again and again while it holds requests: this call keeps the CPU busy.
     pub fn drain(&mut self, mut each: impl FnMut(Completion)) {
-        while self.in_flight != 0 {
+        while self.in_flight() != 0 {
             match self.reap() {
                 Some(completion) => each(completion),
                 None => core::hint::spin_loop(),
@@ -268,7 +312,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// Bios submitted and not yet handed back: out, or finished and not reaped.
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight
+        (self.counters.submitted - self.returned) as u32
     }
 
     /// The queue.
@@ -288,13 +332,22 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     /// What the context has seen.
-    pub const fn counters(&self) -> QueueCounters {
-        self.counters
+    pub fn counters(&self) -> QueueCounters {
+        let out = self.counters.submitted - self.returned - self.finished.len() as u64;
+        QueueCounters {
+            completed: self.counters.submitted - out,
+            ..self.counters
+        }
+    }
+
+    /// How long its requests took, by operation, from when they got their tag until they were completed; `None` without
+    /// [`QueueConfig::latencies`](crate::QueueConfig::latencies).
+    pub fn latencies(&self) -> Option<&OpHistograms> {
+        self.latencies.as_deref()
     }
 
     #[inline]
     fn accepted(&mut self) {
-        self.in_flight += 1;
         self.counters.submitted += 1;
     }
 
@@ -322,40 +375,40 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// A bio's own I/O is over.
     #[inline]
     fn finish_bio(&mut self, bio: Box<bio::Inner>) {
-        let pool = &mut self.pool;
-        if let Some(bio) = finish(bio, &self.home, |part| pool.put_inner(part)) {
-            self.deliver(bio);
+        if bio.odd {
+            return self.finish_odd(bio);
         }
+        self.counters.count(&bio);
+        self.finished.push_back(bio);
     }
 
-    #[inline]
-    fn deliver(&mut self, mut bio: Box<bio::Inner>) {
-        self.count(&bio);
-        match bio.notify {
-            Notify::Reap => self.finished.push_back(bio),
-            _ => {
-                self.in_flight -= 1;
-                match core::mem::replace(&mut bio.notify, Notify::Reap) {
-                    Notify::Call(done) => done(Completion::new(bio)),
-                    Notify::Ticket(slot) => slot.fill(Completion::new(bio)),
-                    Notify::Reap => {}
-                }
+    /// The same for one that is part of another, has parts, or is not reaped.
+    #[cold]
+    #[inline(never)]
+    fn finish_odd(&mut self, bio: Box<bio::Inner>) {
+        let (pool, counters, returned) = (&mut self.pool, &mut self.counters, &mut self.returned);
+        let recycle = |part: Box<bio::Inner>, submitted| {
+            if submitted {
+                // A bio like any other, but that nobody gets it back.
+                counters.count(&part);
+                *returned += 1;
             }
-        }
-    }
-
-    #[inline]
-    fn count(&mut self, bio: &bio::Inner) {
-        let counters = &mut self.counters;
-        counters.completed += 1;
-        counters.failed += u64::from(bio.result.is_err());
-        match bio.op {
-            Op::Read => counters.bytes_read += bio.done,
-            Op::Write if bio.len == 0 => counters.flushes += u64::from(bio.result.is_ok()),
-            Op::Write | Op::ZoneAppend => counters.bytes_written += bio.done,
-            Op::Discard | Op::SecureErase => counters.bytes_discarded += bio.done,
-            Op::WriteZeroes => counters.bytes_zeroed += bio.done,
-            _ => {}
+            pool.put_inner(part);
+        };
+        let Some(mut bio) = finish(bio, &self.home, recycle) else {
+            return;
+        };
+        self.counters.count(&bio);
+        match core::mem::replace(&mut bio.notify, Notify::Reap) {
+            Notify::Reap => self.finished.push_back(bio),
+            Notify::Call(done) => {
+                self.returned += 1;
+                done(Completion::new(bio));
+            }
+            Notify::Ticket(slot) => {
+                self.returned += 1;
+                slot.fill(Completion::new(bio));
+            }
         }
     }
 
@@ -368,7 +421,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         });
     }
 
-    fn event(&self, time: crate::clock::Nanos, action: Action, bio: &bio::Inner) -> Event {
+    fn event(&self, time: Nanos, action: Action, bio: &bio::Inner) -> Event {
         Event {
             action,
             time,
@@ -399,10 +452,13 @@ fn shape_of(bio: &bio::Inner, flags: BioFlags) -> Shape<'_> {
 
 impl<D: BlockDevice> Drop for Context<'_, D> {
     fn drop(&mut self) {
+        // A driver may have panicked: nobody is to wait for it. Release: as in `issue`.
+        self.presence.issuing.store(false, Ordering::Release);
         let mut present = self.queue.present.lock();
         present.retain(|other| !Arc::ptr_eq(other, &self.presence));
         drop(present);
-        let out = self.in_flight - self.finished.len() as u32;
+        self.queue.leave(self.hw, self.sole);
+        let out = self.in_flight() - self.finished.len() as u32;
         if out == 0 {
             return;
         }
@@ -423,7 +479,7 @@ impl<D: BlockDevice> fmt::Debug for Context<'_, D> {
         f.debug_struct("Context")
             .field("number", &self.number)
             .field("queue", &self.hw.id)
-            .field("in_flight", &self.in_flight)
+            .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
 }

@@ -11,6 +11,7 @@ impl<D: BlockDevice> RequestQueue<D> {
     /// whoever submitted it must see it through; [`Frozen::is_settled`] says whether it has. Guards nest.
     pub fn freeze(&self) -> Frozen<'_, D> {
         self.gate.freeze();
+        self.barrier.heavy();
         Frozen { queue: self }
     }
 
@@ -22,10 +23,11 @@ impl<D: BlockDevice> RequestQueue<D> {
     /// After the guard is gone, what waited goes out when a context submits, reaps or polls.
     pub fn quiesce(&self) -> Quiesced<'_, D> {
         self.gate.quiesce();
+        self.barrier.heavy();
         let present = self.present.lock().clone();
         for context in present {
-            // SeqCst: pairs with the exchange in `Context::issue`, see `Gate`.
-            while context.issuing.load(Ordering::SeqCst) {
+            // Acquire: pairs with the Release in `Context::issue`. What the call did is seen here.
+            while context.issuing.load(Ordering::Acquire) {
                 hint::spin_loop();
             }
         }
@@ -43,7 +45,7 @@ pub struct Frozen<'q, D: BlockDevice> {
 impl<D: BlockDevice> Frozen<'_, D> {
     /// Whether nothing is in flight any more. As long as the guard lives it stays so.
     pub fn is_settled(&self) -> bool {
-        self.queue.hw.iter().all(|hw| hw.tags.all_free())
+        self.queue.in_flight() == 0
     }
 
     /// Calls `each` until nothing is in flight: with a context, it polls; without one, it waits for the

@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 
-use crate::failpoint::Failpoint;
 use crate::request::Tag;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +19,6 @@ struct Shard(AtomicU64);
 #[derive(Debug)]
 pub(crate) struct Tags {
     shards: Box<[Shard]>,
-    count: u16,
     per_shard: u16,
 }
 
@@ -41,7 +39,6 @@ impl Tags {
         };
         Self {
             shards: (0..shards).map(shard).collect(),
-            count,
             per_shard,
         }
     }
@@ -49,9 +46,6 @@ impl Tags {
     /// A tag that nobody has, looked for from the shard on that `hint` says.
     #[inline]
     pub(crate) fn get(&self, hint: u16) -> Option<Tag> {
-        if Failpoint::TagGet.hit() {
-            return None;
-        }
         let shards = self.shards.len();
         let start = usize::from(hint) % shards;
         (0..shards).find_map(|n| {
@@ -66,25 +60,10 @@ impl Tags {
     pub(crate) fn put(&self, tag: Tag) {
         let (at, bit) = (tag.get() / self.per_shard, tag.get() % self.per_shard);
         let shard = &self.shards[usize::from(at)].0;
-        // Release: what was done to the request is seen by who takes the tag next (Acquire part of the
-        // exchange in `take`) and by who finds all tags free (`all_free`).
-        let before = shard.fetch_or(1 << bit, Ordering::SeqCst);
+        // Release: pairs with the Acquire in `take`. What was done to the request is seen by who takes the
+        // tag next.
+        let before = shard.fetch_or(1 << bit, Ordering::Release);
         debug_assert!(before & 1 << bit == 0, "tag {} given back twice", tag.get());
-    }
-
-    /// Whether no tag is taken.
-    pub(crate) fn all_free(&self) -> bool {
-        self.taken() == 0
-    }
-
-    /// How many are taken. With others at work it is a figure of the past.
-    pub(crate) fn taken(&self) -> u32 {
-        // SeqCst: the second step of who freezes, see `Gate`.
-        let free = self
-            .shards
-            .iter()
-            .map(|shard| shard.0.load(Ordering::SeqCst).count_ones());
-        u32::from(self.count) - free.sum::<u32>()
     }
 }
 
@@ -94,8 +73,8 @@ impl Shard {
         let mut free = self.0.load(Ordering::Relaxed);
         while free != 0 {
             let bit = free.trailing_zeros();
-            // SeqCst: the first step of who submits, see `Gate`. Also Acquire, for `put`.
-            let before = self.0.fetch_and(!(1 << bit), Ordering::SeqCst);
+            // Acquire: pairs with the Release in `put`.
+            let before = self.0.fetch_and(!(1 << bit), Ordering::Acquire);
             if before & 1 << bit != 0 {
                 return Some(bit);
             }

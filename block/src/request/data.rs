@@ -8,6 +8,7 @@ use pageless_pfn::{ByteLen, PhysSegment};
 use crate::access::{AccessError, FrameAccess, copy_frames};
 use crate::bio;
 use crate::bio::direction::{FromDevice, ToDevice};
+use crate::request::bios::Bios;
 
 /// What moves in a request.
 #[derive(Clone, Debug)]
@@ -158,16 +159,10 @@ impl<'a> Segments<'a> {
     }
 
     #[inline]
-    pub(crate) fn of_bios(bios: &'a [Box<bio::Inner>]) -> Self {
-        match bios.split_first() {
-            Some((first, bios)) => Self {
-                list: &first.segments,
-                bios,
-            },
-            None => Self {
-                list: &[],
-                bios: &[],
-            },
+    pub(crate) fn of_bios(bios: &'a Bios) -> Self {
+        Self {
+            list: bios.first().map_or(&[], |first| &first.segments),
+            bios: bios.rest(),
         }
     }
 

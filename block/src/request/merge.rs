@@ -7,6 +7,8 @@ use pageless_pfn::ByteLen;
 use crate::bio;
 use crate::flags::BioFlags;
 use crate::limits::Limits;
+use crate::limits::merge::Part;
+use crate::limits::split::Shape;
 use crate::mutant::Mutant;
 use crate::op::Op;
 use crate::position::BytePos;
@@ -20,7 +22,8 @@ use crate::request::Request;
 pub struct Incoming {
     pub(crate) bio: Box<bio::Inner>,
     pub(crate) flags: BioFlags,
-    pub(crate) context: u16,
+    /// Whose: the context's own number, of which no other has the same.
+    pub(crate) context: u32,
 }
 
 impl core::fmt::Debug for bio::Inner {
@@ -93,35 +96,63 @@ impl Request {
         } else {
             return Err(incoming);
         };
-        if !self.may_take(&incoming, end, limits) {
+        let Some(segments) = self.with(&incoming, end, limits) else {
             return Err(incoming);
-        }
+        };
         let inner = &mut self.0;
         inner.len += incoming.bio.len;
+        inner.device_segments = Some(segments);
+        inner.odd = true;
         match end {
-            Merge::Back => inner.bios.push(incoming.bio),
+            Merge::Back => inner.bios.push_back(incoming.bio),
             Merge::Front => {
                 inner.position -= incoming.bio.len;
-                inner.bios.insert(0, incoming.bio);
+                inner.bios.push_front(incoming.bio);
             }
         }
         Ok(end)
     }
 
-    fn may_take(&self, incoming: &Incoming, _end: Merge, limits: &Limits) -> bool {
+    /// How many segments the device would see of this request and `incoming` at that end of it; `None` if
+    /// they cannot go together.
+    fn with(&self, incoming: &Incoming, end: Merge, limits: &Limits) -> Option<u32> {
         let inner = &self.0;
-        let kept = BioFlags::NEVER_MERGED | BioFlags::ATOMIC;
-        let alike = inner.flags == incoming.flags || Mutant::MergeAcrossFlags.active();
-        inner.op == incoming.op()
-            && alike
-            && inner.priority == incoming.priority()
-            && inner.context == incoming.context
-            && !inner.flags.intersects(kept)
-            && !incoming.flags.intersects(kept)
-            && matches!(inner.op, Op::Read | Op::Write | Op::Discard)
-            && inner
-                .len
-                .checked_add(incoming.bio.len)
-                .is_some_and(|len| len <= limits.max_request.get())
+        if inner.context != incoming.context || inner.replaced.is_some() {
+            return None;
+        }
+        let this = Part {
+            op: inner.op,
+            flags: inner.flags,
+            priority: inner.priority,
+            position: self.position(),
+            len: self.len(),
+            // Counted when a bio joins it, and never where none does.
+            count: inner
+                .device_segments
+                .unwrap_or_else(|| limits.count(self.segments())),
+            ends: Option::zip(
+                inner.bios.first().and_then(|bio| bio.segments.first()),
+                inner.bios.last().and_then(|bio| bio.segments.last()),
+            )
+            .map(|(first, last)| (*first, *last)),
+            segments: self.segments(),
+        };
+        let bio = &incoming.bio;
+        let flags = match Mutant::MergeAcrossFlags.active() {
+            true => inner.flags,
+            false => incoming.flags,
+        };
+        let shape = Shape {
+            op: bio.op,
+            flags,
+            position: incoming.position(),
+            len: incoming.len(),
+            segments: &bio.segments,
+        };
+        let that = Part::new(limits, &shape, bio.priority);
+        match end {
+            Merge::Back => limits.merged(&this, &that),
+            Merge::Front => limits.merged(&that, &this),
+        }
     }
 }

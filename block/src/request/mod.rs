@@ -1,5 +1,6 @@
 //! A request: one or more bios on their way through a driver.
 
+pub(crate) mod bios;
 pub(crate) mod data;
 pub(crate) mod merge;
 pub(crate) mod nested;
@@ -9,9 +10,8 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use pageless_pfn::ByteLen;
-use smallvec::SmallVec;
 
-use crate::bio::{self, SegmentList};
+use crate::bio::SegmentList;
 use crate::clock::Nanos;
 use crate::device::Submitted;
 use crate::flags::BioFlags;
@@ -21,6 +21,7 @@ use crate::priority::Priority;
 use crate::queue::flush::Step;
 use crate::queue::mailbox::Mailbox;
 use crate::status::{BlkError, Failure};
+use bios::Bios;
 use data::{Data, Memory, Segments};
 
 /// Which of a device's hardware queues.
@@ -86,15 +87,19 @@ pub(crate) struct Inner {
     pub(crate) priority: Priority,
     pub(crate) queue: QueueId,
     pub(crate) tag: Tag,
-    /// The software context it belongs to, for those who look on.
-    pub(crate) context: u16,
+    /// Whose: as in [`Incoming`](merge::Incoming).
+    pub(crate) context: u32,
     pub(crate) position: u64,
     pub(crate) len: u64,
-    pub(crate) bios: SmallVec<[Box<bio::Inner>; 2]>,
+    pub(crate) bios: Bios,
+    /// How many segments the device sees of the bios, at most; none where nobody has counted.
+    pub(crate) device_segments: Option<u32>,
     /// How it went, once it has been completed.
     pub(crate) result: Result<(), BlkError>,
     /// Bytes from its start on that are done; on success all of them.
     pub(crate) done: u64,
+    /// Whether it has more to be settled than its bios: `written`, `replaced` or `device_segments`.
+    pub(crate) odd: bool,
     /// For an append: where it went.
     pub(crate) written: Option<Sector>,
     /// Other memory than the bios': what a bounce replaced it by, or a nested request's own.
@@ -121,9 +126,11 @@ impl Inner {
             context: 0,
             position: 0,
             len: 0,
-            bios: SmallVec::new(),
+            bios: Bios::new(),
+            device_segments: None,
             result: Ok(()),
             done: 0,
+            odd: false,
             written: None,
             replaced: None,
             issued: Nanos::ZERO,
@@ -254,6 +261,7 @@ impl Request {
     #[inline]
     pub fn set_written(&mut self, sector: Sector) {
         self.0.written = Some(sector);
+        self.0.odd = true;
     }
 
     /// For a driver below which a device takes FUA or not: asks for durability, or no longer does.

@@ -1,5 +1,8 @@
 //! Who goes first: schedulers.
 
+pub(crate) mod mq_deadline;
+pub(crate) mod shared;
+
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::request::Request;

@@ -228,8 +228,8 @@ impl<D: BlockDevice> BlockDevice for Later<D> {
         }
     }
 
-    fn expect(&self, position: BytePos) {
-        self.device.expect(position);
+    fn expect(&self, op: Op, position: BytePos) {
+        self.device.expect(op, position);
     }
 }
 

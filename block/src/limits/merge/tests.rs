@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::model::{atoms, fewest_segments, legal, segment, some_bio, unlimited};
-use crate::limits::split::Cut;
+use crate::limits::split::{Cut, Cutter};
 use crate::limits::{Features, Limits, ZoneLimits};
 use crate::priority::PriorityClass;
 
@@ -27,10 +27,9 @@ fn shape(op: Op, position: u64, segments: &[PhysSegment]) -> Shape<'_> {
 }
 
 fn merge(limits: &Limits, front: &Shape<'_>, back: &Shape<'_>) -> Option<u32> {
-    let cutter = Cutter::new(limits);
-    cutter.merged(
-        &Part::new(&cutter, front, Priority::NONE),
-        &Part::new(&cutter, back, Priority::NONE),
+    limits.merged(
+        &Part::new(limits, front, Priority::NONE),
+        &Part::new(limits, back, Priority::NONE),
     )
 }
 
@@ -46,30 +45,29 @@ fn neighbours_on_the_device_merge_wherever_their_memory_is() {
 fn what_differs_in_operation_flags_or_priority_stays_apart() {
     let (front, back) = ([plain(0, 512)], [plain(0x1000, 512)]);
     let limits = unlimited();
-    let cutter = Cutter::new(&limits);
     let write = shape(Op::Write, 0, &front);
     fn part<'a>(
-        cutter: &Cutter,
+        limits: &Limits,
         shape: &Shape<'a>,
         priority: Priority,
     ) -> Part<Copied<slice::Iter<'a, PhysSegment>>> {
-        Part::new(cutter, shape, priority)
+        Part::new(limits, shape, priority)
     }
     let idle = Priority::new(PriorityClass::Idle, 0).unwrap();
     for flag in BioFlags::all() {
         let mut flagged = shape(Op::Write, 512, &back);
         flagged.flags = flag;
-        let (front, back) = (part(&cutter, &write, idle), part(&cutter, &flagged, idle));
-        assert_eq!(cutter.merged(&front, &back), None, "{flag:?}");
+        let (front, back) = (part(&limits, &write, idle), part(&limits, &flagged, idle));
+        assert_eq!(limits.merged(&front, &back), None, "{flag:?}");
     }
     let read = shape(Op::Read, 512, &back);
     assert_eq!(merge(&limits, &write, &read), None);
     let write_after = shape(Op::Write, 512, &back);
     let (front, back) = (
-        part(&cutter, &write, idle),
-        part(&cutter, &write_after, Priority::NONE),
+        part(&limits, &write, idle),
+        part(&limits, &write_after, Priority::NONE),
     );
-    assert_eq!(cutter.merged(&front, &back), None);
+    assert_eq!(limits.merged(&front, &back), None);
 }
 
 #[test]
@@ -133,13 +131,12 @@ fn nothing_is_merged_across_chunks_and_written_across_zones() {
 fn a_bound_that_was_too_high_refuses_nothing() {
     let mut limits = unlimited();
     limits.max_segments = 2;
-    let cutter = Cutter::new(&limits);
     let (front, back) = ([plain(0, 512)], [plain(0x1000, 512)]);
     let (front, back) = (shape(Op::Read, 0, &front), shape(Op::Read, 512, &back));
-    let mut bounded = Part::new(&cutter, &front, Priority::NONE);
+    let mut bounded = Part::new(&limits, &front, Priority::NONE);
     bounded.count = 7;
-    let back = Part::new(&cutter, &back, Priority::NONE);
-    assert_eq!(cutter.merged(&bounded, &back), Some(2));
+    let back = Part::new(&limits, &back, Priority::NONE);
+    assert_eq!(limits.merged(&bounded, &back), Some(2));
 }
 
 /// A page descriptor, as far as merging reads it.
@@ -243,7 +240,7 @@ impl Memmap {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1500,
+        cases: 500,
         max_global_rejects: 100_000,
         ..ProptestConfig::default()
     })]
@@ -280,16 +277,16 @@ proptest! {
         prop_assume!(memmap.is_some());
         let memmap = memmap.unwrap();
 
-        let got = cutter.merged(
-            &Part::new(&cutter, &front, Priority::NONE),
-            &Part::new(&cutter, &back, Priority::NONE),
+        let got = limits.merged(
+            &Part::new(&limits, &front, Priority::NONE),
+            &Part::new(&limits, &back, Priority::NONE),
         );
 
         // With descriptors: the same runs of memory, and what a device makes of them.
         let mut vecs = Memmap::vecs(&first);
         vecs.extend(Memmap::vecs(&second));
         let runs: Vec<(u64, u64)> = memmap.runs(&vecs);
-        let mut ours = cutter.rules().cut(first.iter().chain(&second).copied());
+        let mut ours = SegmentRules::of(&limits).cut(first.iter().chain(&second).copied());
         let mut our_runs = Vec::new();
         while let Some(run) = ours.run() {
             our_runs.push((run.phys().get(), run.len().get()));

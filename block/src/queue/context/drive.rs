@@ -5,8 +5,6 @@ use core::mem;
 
 use pageless_pfn::ByteLen;
 
-use crate::bio;
-use crate::bio::chain::finish;
 use crate::clock::Nanos;
 use crate::device::{Abort, BlockDevice, Submitted};
 use crate::failpoint::Failpoint;
@@ -36,22 +34,69 @@ enum Issued {
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way.
+    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way. Whether the
+    /// queue is frozen matters to those that are not `inside` yet.
     ///
     /// # Errors
     /// The bio, if there is no tag or no memory, or if the queue is frozen.
     #[inline]
-    pub(super) fn start(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    pub(super) fn start(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
+        if incoming.flags.intersects(BioFlags::FLUSHES) {
+            return self.start_flushing(incoming, inside);
+        }
+        if !self.plugged && self.queue.elevator.is_none() {
+            let request = self.request_for(incoming, inside)?;
+            self.send(request);
+            return Ok(());
+        }
+        self.start_mergeable(incoming, inside)
+    }
+
+    fn start_mergeable(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
+        if !inside && self.queue.gate.frozen() {
+            // Also where it could join a request that is inside.
+            return Err((incoming, RejectReason::Frozen));
+        }
+        let incoming = match self.merge(incoming) {
+            Ok(()) => return Ok(()),
+            Err(apart) => apart,
+        };
+        let request = self.request_for(incoming, inside)?;
+        match self.plugged {
+            true => self.hold_back(request),
+            false => self.send(request),
+        }
+        Ok(())
+    }
+
+    /// One with PREFLUSH or FUA.
+    #[cold]
+    #[inline(never)]
+    fn start_flushing(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
         let needs = Needs::of(incoming.flags, self.queue.limits().features);
+        let asked = incoming.flags;
         let mut incoming = incoming;
         incoming.flags = needs.flags;
-        if (self.plugged || self.queue.elevator.is_some()) && !needs.flushes() {
-            match self.merge(incoming) {
-                Ok(()) => return Ok(()),
-                Err(apart) => incoming = apart,
+        let request = match self.request_for(incoming, inside) {
+            Ok(request) => request,
+            Err((mut incoming, reason)) => {
+                // Who tries again asks for the same.
+                incoming.flags = asked;
+                return Err((incoming, reason));
             }
-        }
-        let request = self.request_for(incoming)?;
+        };
         if needs.flushes() {
             self.enter_flush(request, needs);
         } else if self.plugged {
@@ -68,47 +113,149 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             self.backlog.push_back(incoming);
             return;
         }
-        if let Err((incoming, _)) = self.start(incoming) {
+        if let Err((incoming, _)) = self.start(incoming, true) {
             self.backlog.push_back(incoming);
         }
     }
 
     #[inline]
-    fn request_for(&mut self, incoming: Incoming) -> Result<Request, (Incoming, RejectReason)> {
-        let mut tag = self.hw.tags.get(self.number);
-        if tag.is_none() && !self.plug.is_empty() {
-            self.unplug();
-            tag = self.hw.tags.get(self.number);
-        }
-        let Some(tag) = tag else {
-            self.tell_bio(Action::SleepRequest, &incoming.bio, incoming.bio.len, 0);
-            let depth = self.queue.depth;
-            return Err((incoming, RejectReason::QueueFull { depth }));
+    fn request_for(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<Request, (Incoming, RejectReason)> {
+        let inner = match self.take_request() {
+            Ok(inner) => inner,
+            Err(reason) => return Err((incoming, reason)),
         };
-        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
-            self.hw.tags.put(tag);
+        if !self.enter() && !inside {
+            self.put_request(inner);
+            self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
         }
-        let inner = match self.requests.pop() {
-            Some(inner) => inner,
-            None if Failpoint::RequestAlloc.hit() => {
-                self.hw.tags.put(tag);
-                return Err((incoming, RejectReason::NoMemory));
-            }
-            None => self.fresh_request(),
-        };
-        let request = self.fill(inner, tag, incoming);
+        let request = self.fill(inner, incoming);
         self.tell_request(Action::GetRequest, &request);
         Ok(request)
     }
 
+    /// A request that is not in use, with a tag.
+    #[inline]
+    fn take_request(&mut self) -> Result<Box<request::Inner>, RejectReason> {
+        // The usual way: one that keeps its tag.
+        if self.sole
+            && let Some(inner) = self.requests.pop()
+        {
+            if !Failpoint::TagGet.hit() {
+                return Ok(inner);
+            }
+            self.requests.push(inner);
+            return Err(self.none_free());
+        }
+        self.take_request_slowly()
+    }
+
     #[cold]
-    fn fresh_request(&self) -> Box<request::Inner> {
-        Box::new(request::Inner::empty(Some(self.home.clone())))
+    #[inline(never)]
+    fn take_request_slowly(&mut self) -> Result<Box<request::Inner>, RejectReason> {
+        let mut tag = self.take_tag();
+        if tag.is_none() && !self.plug.is_empty() {
+            self.unplug();
+            if self.sole
+                && let Some(inner) = self.requests.pop()
+            {
+                return Ok(inner);
+            }
+            tag = self.take_tag();
+        }
+        let Some(tag) = tag else {
+            return Err(self.none_free());
+        };
+        let mut inner = match self.requests.pop() {
+            Some(inner) => inner,
+            None if Failpoint::RequestAlloc.hit() => {
+                self.put_tag(tag);
+                return Err(RejectReason::NoMemory);
+            }
+            None => self.fresh_request(),
+        };
+        inner.tag = tag;
+        Ok(inner)
+    }
+
+    #[cold]
+    fn none_free(&self) -> RejectReason {
+        self.tell_plug(Action::SleepRequest, 0);
+        let depth = self.queue.places;
+        RejectReason::QueueFull { depth }
+    }
+
+    /// A tag for a request that has none.
+    fn take_tag(&mut self) -> Option<Tag> {
+        if Failpoint::TagGet.hit() {
+            return None;
+        }
+        if !self.sole {
+            return self.hw.tags.get(self.number);
+        }
+        let tag = Tag::new(self.made);
+        (self.made < self.hw.requests).then(|| {
+            self.made += 1;
+            tag
+        })
+    }
+
+    /// Gives back a tag that [`take_tag`](Self::take_tag) gave, or the tag of a request.
+    #[inline]
+    fn put_tag(&mut self, tag: Tag) {
+        if !self.sole {
+            self.hw.tags.put(tag);
+        } else if tag.get() + 1 == self.made && self.requests.is_empty() {
+            self.made -= 1;
+        }
+    }
+
+    /// A request is of no more use.
+    #[inline]
+    fn put_request(&mut self, inner: Box<request::Inner>) {
+        if !self.sole {
+            self.hw.tags.put(inner.tag);
+        }
+        self.requests.push(inner);
+    }
+
+    /// Counts one more that is out, and says whether that may be. If not, it is to be taken back.
+    #[inline]
+    pub(super) fn enter(&self) -> bool {
+        self.one_more_out();
+        self.queue.barrier.light();
+        self.queue.gate.is_open() || !self.queue.gate.frozen()
     }
 
     #[inline]
-    fn fill(&self, mut inner: Box<request::Inner>, tag: Tag, incoming: Incoming) -> Request {
+    fn one_more_out(&self) {
+        let out = &self.presence.out;
+        // A load and a store: this thread alone writes it. Relaxed: the barrier before the look at the gate
+        // is what orders it.
+        out.store(out.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn one_less_out(&self) {
+        let out = &self.presence.out;
+        // Release: pairs with the Acquire in `RequestQueue::in_flight`.
+        out.store(out.load(Ordering::Relaxed) - 1, Ordering::Release);
+    }
+
+    #[cold]
+    fn fresh_request(&self) -> Box<request::Inner> {
+        let mut inner = Box::new(request::Inner::empty(Some(self.home.clone())));
+        inner.queue = self.hw.id;
+        inner.context = self.id;
+        inner
+    }
+
+    #[inline]
+    fn fill(&mut self, mut inner: Box<request::Inner>, incoming: Incoming) -> Request {
         let bio = incoming.bio;
         inner.op = bio.op;
         inner.owed = true;
@@ -116,18 +263,54 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.postflush = false;
         inner.flags = incoming.flags;
         inner.priority = bio.priority;
-        inner.queue = self.hw.id;
-        inner.tag = tag;
-        inner.context = self.number;
         inner.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
         inner.len = bio.len;
+        inner.device_segments = None;
         inner.result = Ok(());
         inner.done = 0;
-        if self.queue.clock.is_some() {
-            inner.started = self.queue.now();
+        if self.queue.clock.is_some() || self.queue.stat.is_some() {
+            self.note_start(&mut inner);
         }
-        inner.bios.push(bio);
+        inner.bios.set(bio);
         Request(inner)
+    }
+
+    /// Now. What happens within one call of the caller's happens at one time, or the clock would cost more
+    /// than everything else.
+    #[inline]
+    fn look_at_clock(&mut self) -> Nanos {
+        if self.queue.clock.is_some() {
+            self.time = self.queue.now();
+        }
+        self.time
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_start(&mut self, inner: &mut request::Inner) {
+        inner.started = self.look_at_clock();
+        if let Some(stat) = &self.queue.stat {
+            match self.queue.clock {
+                Some(_) => stat.started_at(self.number, inner.op, inner.started),
+                None => stat.started(self.number, inner.op),
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_end(&mut self, inner: &request::Inner) {
+        let now = self.look_at_clock();
+        if let Some(stat) = &self.queue.stat {
+            let done = ByteLen::new(inner.done);
+            match self.queue.clock {
+                Some(_) => stat.completed_at(self.number, inner.op, done, inner.started, now),
+                None => stat.completed(self.number, inner.op, done, 0),
+            }
+        }
+        if let Some(latencies) = &mut self.latencies {
+            latencies.record(inner.op, now.since(inner.started));
+        }
     }
 
     /// Joins a bio to a request that is held back or scheduled.
@@ -153,6 +336,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             match request.try_merge(incoming, limits) {
                 Ok(end) => {
                     self.counters.merges += 1;
+                    if let Some(stat) = &queue.stat {
+                        stat.merged(number, told.op);
+                    }
                     queue.tell(|time| Event {
                         time,
                         ..event(end, &told)
@@ -163,8 +349,11 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
         }
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
-            let end = elevator.lock().merge(incoming, limits)?;
+            let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
+            if let Some(stat) = &queue.stat {
+                stat.merged(number, told.op);
+            }
             queue.tell(|time| Event {
                 time,
                 ..event(end, &told)
@@ -225,11 +414,11 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return self.issue_and_handle(request);
         };
         self.tell_request(Action::Insert, &request);
-        let now = self.queue.now();
+        let now = self.time;
         let left = if Failpoint::ElevatorInsert.hit() {
             Err(request)
         } else {
-            elevator.lock().insert(request, now)
+            elevator.insert(request, now)
         };
         if let Err(request) = left {
             self.hw.park(request, false);
@@ -242,17 +431,22 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let Some(elevator) = &self.queue.elevator else {
             return;
         };
-        let room = u32::from(self.queue.depth);
         loop {
-            // Relaxed: a bound that may be passed by as many as there are threads.
-            if self.hw.at_device.load(Ordering::Relaxed) >= room {
+            // What the device had no room for comes before the others. And while it has none, requests
+            // are better off with the scheduler: bios can still join them there.
+            if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                self.run_parked();
+                if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                    return;
+                }
+            }
+            if self.is_full(self.hw) {
                 return;
             }
-            let now = self.queue.now();
-            let Some(request) = elevator.lock().dispatch(now) else {
+            let Some(request) = elevator.dispatch(self.time) else {
                 return;
             };
-            match self.issue(request) {
+            match self.issue(request, false) {
                 Issued::Done(done) => self.handle(done),
                 Issued::Kept => {}
                 Issued::Parked => return,
@@ -260,10 +454,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
     }
 
+    /// Whether the device has as many requests of `hw` as it is to have. Without an elevator there are no
+    /// more than that.
+    fn is_full(&self, hw: &HwQueue) -> bool {
+        // Relaxed: a bound that may be passed by as many as there are threads.
+        self.queue.elevator.is_some()
+            && hw.at_device.load(Ordering::Relaxed) >= u32::from(self.queue.depth)
+    }
+
     /// Gives the device what could not go before.
     fn run_parked(&mut self) {
         while let Some(request) = self.hw.unpark() {
-            match self.issue(request) {
+            match self.issue(request, true) {
                 Issued::Done(done) => self.handle(done),
                 Issued::Kept => {}
                 Issued::Parked => return,
@@ -273,20 +475,30 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[inline]
     fn issue_and_handle(&mut self, request: Request) {
-        if let Issued::Done(done) = self.issue(request) {
+        if let Issued::Done(done) = self.issue(request, false) {
             self.handle(done);
         }
     }
 
+    /// Gives a request to the device, or parks it: before those that wait already if it is `first`.
     #[inline]
-    fn issue(&mut self, request: Request) -> Issued {
+    fn issue(&mut self, request: Request, first: bool) -> Issued {
         let queue = self.queue;
-        // SeqCst: pairs with the load in `RequestQueue::quiesce`. Either the gate is seen to be closed
-        // here, or this is seen there and waited for.
-        self.presence.issuing.swap(true, Ordering::SeqCst);
+        // A flush is one more than the device is promised.
+        if queue.elevator.is_some()
+            && request.0.step != Step::Flush
+            && self.is_full(self.hw_of(&request))
+        {
+            self.hw_of(&request).park(request, first);
+            return Issued::Parked;
+        }
+        // Relaxed: ordered by the barrier. Either the gate is seen to be closed here, or this is seen by
+        // `RequestQueue::quiesce` and waited for.
+        self.presence.issuing.store(true, Ordering::Relaxed);
+        queue.barrier.light();
         if !queue.gate.is_open() && queue.gate.quiesced() {
             self.presence.issuing.store(false, Ordering::Release);
-            self.hw_of(&request).park(request, false);
+            self.hw_of(&request).park(request, first);
             return Issued::Parked;
         }
         let submitted = self.hand_over(request);
@@ -310,15 +522,16 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw.at_device.fetch_add(1, Ordering::Relaxed);
         }
         if queue.clock.is_some() {
-            request.0.issued = queue.now();
+            request.0.issued = self.time;
             self.set_deadline(&request);
         }
         self.tell_request(Action::Issue, &request);
         if Failpoint::DeviceBusy.hit() {
             return Submitted::Busy(request);
         }
-        if Mutant::TagFreedBeforeCompletion.active() && request.0.step != Step::Flush {
-            self.hw_of(&request).tags.put(request.0.tag);
+        if Mutant::TagFreedBeforeCompletion.active() && !self.sole && request.0.step != Step::Flush
+        {
+            self.hw.tags.put(request.0.tag);
         }
         let tag = request.0.tag;
         let submitted = queue.device.submit(request);
@@ -397,6 +610,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     fn sequence(&mut self, request: Request) {
         let hw = self.hw_of(&request);
+        if request.0.step == Step::Flush {
+            self.tell_request(Action::Complete, &request);
+            self.note_flush(&request);
+        }
         let todo = &mut self.todo;
         match request.0.step {
             Step::Plain | Step::Pre | Step::Post => todo.push_back(Next::Settle(request)),
@@ -405,6 +622,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 .flush
                 .lock()
                 .flush_done(request, |next| todo.push_back(next)),
+        }
+    }
+
+    fn note_flush(&mut self, flush: &Request) {
+        if let Some(stat) = &self.queue.stat {
+            let now = self.look_at_clock();
+            stat.flushed(now.since(flush.0.issued));
         }
     }
 
@@ -419,7 +643,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         while let Some(next) = self.todo.pop_front() {
             match next {
                 Next::Issue(request) => {
-                    if let Issued::Done(done) = self.issue(request) {
+                    if let Issued::Done(done) = self.issue(request, false) {
                         self.sequence(done.0);
                     }
                 }
@@ -438,55 +662,65 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.tell_request(Action::Complete, &request);
         let mut inner = request.0;
         inner.owed = false;
-        if !Mutant::TagFreedBeforeCompletion.active() {
-            self.queue.hw[usize::from(inner.queue.get())]
-                .tags
-                .put(inner.tag);
+        if self.queue.stat.is_some() || self.latencies.is_some() {
+            self.note_end(&inner);
         }
-        if inner.written.is_some() || inner.replaced.is_some() {
-            self.settle_odd(&mut inner);
+        self.one_less_out();
+        if inner.odd {
+            return self.settle_odd(inner);
         }
+        if let Some(mut bio) = inner.bios.take_first() {
+            bio.result = inner.result;
+            bio.done = inner.done;
+            self.put_settled(inner);
+            self.finish_bio(bio);
+        }
+    }
+
+    /// The same for one that carries several bios, was given other memory, or says where it was written.
+    #[cold]
+    #[inline(never)]
+    fn settle_odd(&mut self, mut inner: Box<request::Inner>) {
         let (result, mut left) = (inner.result, inner.done);
-        while inner.bios.len() > 1 {
-            // Merged: each gets its share of what is done.
-            let bio = inner.bios.remove(0);
-            left = self.settle_bio(bio, result, left);
+        let written = inner.written.take();
+        inner.odd = false;
+        inner.replaced = None;
+        inner.device_segments = None;
+        let first = inner.bios.take_first();
+        let mut rest = mem::take(inner.bios.rest_mut());
+        let mut bios = first.into_iter().chain(rest.drain(..)).peekable();
+        while let Some(mut bio) = bios.next() {
+            // Merged: each gets its share of what is done, and those that are done have not failed. But a
+            // driver may fail after the last byte, and somebody must hear of it.
+            let done = left.min(bio.len);
+            let spared = done == bio.len && bios.peek().is_some();
+            bio.result = if spared { Ok(()) } else { result };
+            bio.done = done;
+            left -= done;
+            if written.is_some() && result.is_ok() {
+                bio.written = written;
+                bio.odd = true;
+            }
+            self.finish_bio(bio);
         }
-        if let Some(bio) = inner.bios.pop() {
-            self.settle_bio(bio, result, left);
-        }
-        self.requests.push(inner);
+        drop(bios);
+        *inner.bios.rest_mut() = rest;
+        self.put_settled(inner);
     }
 
     #[inline]
-    fn settle_bio(
-        &mut self,
-        mut bio: Box<bio::Inner>,
-        result: Result<(), BlkError>,
-        left: u64,
-    ) -> u64 {
-        let done = left.min(bio.len);
-        let whole = done == bio.len && bio.len != 0;
-        bio.result = if whole { Ok(()) } else { result };
-        bio.done = done;
-        let pool = &mut self.pool;
-        if let Some(bio) = finish(bio, &self.home, |part| pool.put_inner(part)) {
-            self.deliver(bio);
+    fn put_settled(&mut self, inner: Box<request::Inner>) {
+        if Mutant::TagFreedBeforeCompletion.active() && !self.sole {
+            // It went when the device got the request.
+            self.requests.push(inner);
+        } else {
+            self.put_request(inner);
         }
-        left - done
-    }
-
-    #[cold]
-    fn settle_odd(&mut self, inner: &mut request::Inner) {
-        inner.replaced = None;
-        if let (Some(bio), Ok(())) = (inner.bios.first_mut(), inner.result) {
-            bio.written = inner.written;
-        }
-        inner.written = None;
     }
 
     /// Asks the device what it has finished, and sends what could not go before.
     pub fn poll(&mut self) {
+        self.look_at_clock();
         self.unplug();
         // The device may hold a lock of its own while it hands things over, so nothing is submitted
         // before it has returned.
@@ -508,12 +742,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.expire();
         self.run_parked();
         self.run_elevator();
+        if !self.backlog.is_empty() {
+            self.run_backlog();
+        }
+    }
+
+    fn run_backlog(&mut self) {
         while let Some(incoming) = self.backlog.pop_front() {
-            if let Err((incoming, _)) = self.start(incoming) {
+            if let Err((incoming, _)) = self.start(incoming, true) {
                 self.backlog.push_front(incoming);
-                break;
+                return;
             }
         }
+        // What `split` counted for as long as pieces wait.
+        self.one_less_out();
     }
 
     /// The device has handed this over.
@@ -536,7 +778,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if self.queue.timeout.is_none() {
             return;
         }
-        let (now, hw) = (self.queue.now(), self.hw);
+        let (now, hw) = (self.time, self.hw);
         for (tag, deadline) in hw.deadlines.iter().enumerate() {
             let at = deadline.load(Ordering::Relaxed);
             if at == 0 || at > now.get() {
