@@ -26,7 +26,7 @@ use strict::{Manner, Strict};
 /// Rounds of asking everybody, after which a bio is lost.
 const PATIENCE: u64 = 10_000;
 
-fn check(limits: Limits, manner: Manner, shape: Shape, steps: &[Step]) {
+fn check_in_one_thread(limits: Limits, manner: Manner, shape: Shape, steps: &[Step]) {
     let ram = RamFrames::new(Pfn::try_new(0x100).unwrap(), FrameCount::new(1024)).unwrap();
     let device = Strict::new(limits, Arc::new(ram), manner, shape.depth);
     let queue = RequestQueue::try_new(device, shape.config()).unwrap();
@@ -52,6 +52,6 @@ proptest! {
         shape in plan::shape(),
         steps in plan::steps(40),
     ) {
-        check(limits, manner, shape, &steps);
+        check_in_one_thread(limits, manner, shape, &steps);
     }
 }

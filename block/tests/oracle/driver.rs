@@ -63,6 +63,15 @@ pub(crate) struct Driver<'q> {
     patience: u64,
 }
 
+/// Whether it is worth while to try again.
+fn assert_passing(reason: RejectReason) {
+    let passing = matches!(
+        reason,
+        RejectReason::QueueFull { .. } | RejectReason::Frozen
+    );
+    assert!(passing, "{reason}");
+}
+
 impl<'q> Driver<'q> {
     /// With the `part`-th of `parts` parts of the device, and contexts on these hardware queues.
     pub(crate) fn new(
@@ -321,7 +330,7 @@ impl<'q> Driver<'q> {
             match self.contexts[context].submit(bio) {
                 Ok(()) => break self.submitted(token),
                 Err(rejected) => {
-                    assert!(matches!(rejected.reason, RejectReason::QueueFull { .. }));
+                    assert_passing(rejected.reason);
                     ticket = self.rejected(token);
                     bio = rejected.bio;
                 }
@@ -352,7 +361,7 @@ impl<'q> Driver<'q> {
             match plug.submit(bio) {
                 Ok(()) => self.submitted(token),
                 Err(rejected) => {
-                    assert!(matches!(rejected.reason, RejectReason::QueueFull { .. }));
+                    assert_passing(rejected.reason);
                     self.rejected(token);
                     break;
                 }

@@ -90,6 +90,8 @@ struct State {
     expected: BTreeMap<u64, Expected>,
     rng: Rng,
     seen: Seen,
+    /// Whether it must be left alone.
+    stopped: bool,
 }
 
 pub(crate) struct Strict {
@@ -120,6 +122,7 @@ impl Strict {
                 expected: BTreeMap::new(),
                 rng: Rng::with_seed(manner.seed),
                 seen: Seen::default(),
+                stopped: false,
             }),
         }
     }
@@ -222,6 +225,16 @@ impl Strict {
 
     pub(crate) fn seen(&self) -> Seen {
         self.state().seen
+    }
+
+    /// From now on nothing may come, or again anything.
+    pub(crate) fn set_stopped(&self, stopped: bool) {
+        self.state().stopped = stopped;
+    }
+
+    /// How many requests are here.
+    pub(crate) fn here(&self) -> usize {
+        self.state().kept.len()
     }
 
     /// What the bios are that should have completed.
@@ -461,6 +474,7 @@ impl BlockDevice for Strict {
 
     fn submit(&self, request: Request) -> Submitted {
         let mut state = self.state();
+        assert!(!state.stopped, "the queue is quiesced: {request:?}");
         self.assert_legal(&request);
         if state.rng.u8(..) < self.manner.busy {
             state.seen.busy += 1;
