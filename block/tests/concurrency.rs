@@ -42,9 +42,7 @@ fn stop_again_and_again(queue: &RequestQueue<Strict>, working: &AtomicUsize) {
     // Relaxed: when it ends does not matter, only that it does.
     while working.load(Ordering::Relaxed) != 0 {
         let quiesced = queue.quiesce();
-        device.set_stopped(true);
-        (0..3).for_each(|_| std::thread::yield_now());
-        device.set_stopped(false);
+        device.left_alone(|| (0..3).for_each(|_| std::thread::yield_now()));
         drop(quiesced);
         std::thread::yield_now();
 

@@ -117,6 +117,7 @@ impl<'q> Driver<'q> {
             match step {
                 Step::Submit(io) => self.submit(io),
                 Step::Plugged(ios) => self.submit_plugged(ios),
+                Step::Quiesced(ios) => self.submit_quiesced(ios),
                 Step::Reap(context) => {
                     let context = context % self.contexts.len();
                     self.reap(context);
@@ -350,6 +351,35 @@ impl<'q> Driver<'q> {
         // Out of the way of `self`, for a plug borrows it.
         let mut own = self.contexts.remove(context);
         let mut plug = own.plug();
+        let rest = self.submit_some(&mut plug, ios);
+        drop(plug);
+        self.contexts.insert(context, own);
+        self.collect();
+        for io in rest {
+            self.submit(io);
+        }
+    }
+
+    fn submit_quiesced(&mut self, ios: &[Io]) {
+        let context = ios[0].context % self.contexts.len();
+        let mut own = self.contexts.remove(context);
+        let queue = self.queue;
+        let quiesced = queue.quiesce();
+        let rest = queue.device().left_alone(|| {
+            let rest = self.submit_some(&mut own, ios);
+            own.poll();
+            rest
+        });
+        drop(quiesced);
+        self.contexts.insert(context, own);
+        self.collect();
+        for io in rest {
+            self.submit(io);
+        }
+    }
+
+    /// Without waiting for anything: as far as that goes. The rest.
+    fn submit_some<'i>(&mut self, own: &mut Context<'q, Strict>, ios: &'i [Io]) -> &'i [Io] {
         let mut rest = ios;
         while let [io, after @ ..] = rest {
             let range = self.range_of(io);
@@ -358,7 +388,7 @@ impl<'q> Driver<'q> {
             }
             let (bio, ticket) = self.bio_for(io, &range);
             let token = self.about_to_submit(&bio, &range, ticket);
-            match plug.submit(bio) {
+            match own.submit(bio) {
                 Ok(()) => self.submitted(token),
                 Err(rejected) => {
                     assert_passing(rejected.reason);
@@ -369,12 +399,7 @@ impl<'q> Driver<'q> {
             self.last = range;
             rest = after;
         }
-        drop(plug);
-        self.contexts.insert(context, own);
-        self.collect();
-        for io in rest {
-            self.submit(io);
-        }
+        rest
     }
 
     fn about_to_submit(&mut self, bio: &Bio, range: &Range<u64>, ticket: Option<Ticket>) -> u64 {

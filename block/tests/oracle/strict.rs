@@ -90,8 +90,8 @@ struct State {
     expected: BTreeMap<u64, Expected>,
     rng: Rng,
     seen: Seen,
-    /// Whether it must be left alone.
-    stopped: bool,
+    /// How many there are who say that it must be left alone.
+    stopped: u32,
 }
 
 pub(crate) struct Strict {
@@ -122,7 +122,7 @@ impl Strict {
                 expected: BTreeMap::new(),
                 rng: Rng::with_seed(manner.seed),
                 seen: Seen::default(),
-                stopped: false,
+                stopped: 0,
             }),
         }
     }
@@ -227,9 +227,12 @@ impl Strict {
         self.state().seen
     }
 
-    /// From now on nothing may come, or again anything.
-    pub(crate) fn set_stopped(&self, stopped: bool) {
-        self.state().stopped = stopped;
+    /// While `f` runs nothing may come.
+    pub(crate) fn left_alone<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.state().stopped += 1;
+        let result = f();
+        self.state().stopped -= 1;
+        result
     }
 
     /// How many requests are here.
@@ -474,7 +477,7 @@ impl BlockDevice for Strict {
 
     fn submit(&self, request: Request) -> Submitted {
         let mut state = self.state();
-        assert!(!state.stopped, "the queue is quiesced: {request:?}");
+        assert_eq!(state.stopped, 0, "the queue is quiesced: {request:?}");
         self.assert_legal(&request);
         if state.rng.u8(..) < self.manner.busy {
             state.seen.busy += 1;
