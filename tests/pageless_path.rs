@@ -18,7 +18,7 @@ fn millions_of_requests_with_splits_and_partial_segments_touch_no_descriptor() {
     let ram = RamFrames::new(ram_at, FrameCount::new(64)).unwrap();
     let frames = PmemFrames::memfd(device_at, ByteLen::new(16 << 20)).unwrap();
     let device = Pmem::new(frames, &ram)
-        .with_max_request(ByteLen::new(1024))
+        .with_limits(|limits| limits.max_request = ByteLen::new(1024))
         .unwrap();
 
     // From before the first RAM frame to behind the last device frame.
@@ -55,7 +55,7 @@ fn millions_of_requests_with_splits_and_partial_segments_touch_no_descriptor() {
         bios += 1;
         if bios % 32 == 0 {
             context.drain(|done| done.result().unwrap());
-            let counters = queue.counters();
+            let counters = context.counters();
             if counters.completed + counters.splits >= REQUESTS {
                 break;
             }
@@ -71,7 +71,7 @@ fn millions_of_requests_with_splits_and_partial_segments_touch_no_descriptor() {
         .unwrap();
     context.drain(|done| done.result().unwrap());
 
-    let counters = queue.counters();
+    let counters = context.counters();
     assert_eq!(counters.failed, 0);
     assert!(counters.splits > REQUESTS / 4, "{counters:?}");
     assert!(counters.bytes_read > 0 && counters.bytes_written > 0);

@@ -104,13 +104,22 @@ pub use clock::MonotonicClock;
 pub use clock::{Clock, ManualClock, Nanos};
 pub use copy::Span;
 pub use counters::QueueCounters;
+pub use dev::bounce::{Bounce, BounceCounters, BounceError};
+pub use dev::delay::{Delay, Latencies, Latency};
+pub use dev::flakey::{Effect, Fault, Flakey, FlakeyCounters, NoFrames};
+pub use dev::linear::{Linear, LinearError};
 pub use dev::null::NullDevice;
 pub use dev::null::blk::{NullBlk, NullCounters};
 pub use dev::null::config::{CompletionMode, NullConfig, NullConfigError};
 pub use dev::null::inject::{FaultAttr, FaultAttrError};
+pub use dev::partition::{Partition, PartitionError};
 #[cfg(feature = "std")]
 pub use dev::pmem::{BeyondDevice, Pmem};
 pub use dev::ram::Ram;
+pub use dev::stripe::{Stripe, StripeError};
+pub use dev::write_cache::{
+    PowerCut, PowerCutReport, WriteBack, WriteCache, WriteCacheConfig, WriteCacheError,
+};
 pub use device::{Abort, BlockDevice, Submitted};
 pub use failpoint::Failpoint;
 pub use flags::BioFlags;

@@ -7,9 +7,7 @@ mod rig;
 
 use alloc::sync::Arc;
 
-use pageless_block::{
-    AccessError, Bio, BytePos, FrameAccess, MapPolicy, Pmem, PmemFrames, Sector, submit_sync,
-};
+use pageless_block::{AccessError, Bio, BytePos, FrameAccess, MapPolicy, Pmem, PmemFrames, Sector};
 use pageless_pfn::{ByteLen, PfnFlags};
 use proptest::prelude::*;
 
@@ -38,12 +36,12 @@ fn a_pebibyte_is_readable_and_writable_at_both_ends_and_across_windows() {
                 .collect();
             ram.write_bytes(out, &data).unwrap();
             let bio = Bio::write(Sector::new(at / 512), out);
-            submit_sync(&device, bio).unwrap().result.unwrap();
+            rig::run(&device, bio);
         }
         // The last one overlaps the second half of an earlier one; all others stand.
         for (n, &at) in places.iter().enumerate() {
             let bio = Bio::read(Sector::new(at / 512), back);
-            submit_sync(&device, bio).unwrap().result.unwrap();
+            rig::run(&device, bio);
             let data: Vec<u8> = (0..8192_u32)
                 .map(|i| (i / 3) as u8 ^ n as u8 ^ round)
                 .collect();
@@ -63,7 +61,7 @@ fn untouched_bytes_of_a_pebibyte_read_as_zeroes() {
     let buffer = rig::segment(&ram, 0, 4096);
     ram.write_bytes(buffer, &[9; 4096]).unwrap();
     let bio = Bio::read(Sector::new((777 * TIB + 12345 * 512) / 512), buffer);
-    submit_sync(&device, bio).unwrap().result.unwrap();
+    rig::run(&device, bio);
     assert_eq!(rig::bytes_of(&ram, buffer), [0; 4096]);
 }
 

@@ -4,14 +4,18 @@ extern crate alloc;
 
 mod rig;
 
-use alloc::sync::Arc;
 use core::panic::AssertUnwindSafe;
 use std::collections::HashMap;
 use std::panic::catch_unwind;
+use std::sync::Mutex;
 
-use pageless_block::{Bio, BlkError, Completion, Op, Queue, QueueId, Sector};
+use pageless_block::{
+    Bio, BlkError, BlockDevice, Completion, Done, Failure, Limits, Op, QueueConfig, QueueId,
+    Request, RequestQueue, Sector, Submitted,
+};
 use pageless_pfn::ByteLen;
 use proptest::prelude::*;
+use rig::Face;
 
 #[test]
 #[cfg_attr(miri, ignore = "needs a memfd")]
@@ -20,68 +24,97 @@ fn the_bio_comes_back_as_it_went_in_with_its_memory() {
     let mut bio = Bio::new(Op::Write, Sector::new(8)).with_token(77);
     bio.push(rig::segment(&ram, 100, 412));
     bio.push(rig::segment(&ram, 9000, 100));
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 1).unwrap();
-    queue.submit(bio.clone()).unwrap();
-    let done = queue.reap().unwrap();
-    assert_eq!(
-        done,
-        Completion {
-            bio,
-            result: Ok(()),
-            done: ByteLen::new(512)
-        }
-    );
-    assert_eq!(queue.reap(), None);
+    let sent = rig::face(&bio);
+    let queue = RequestQueue::with_depth(&device, 1).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    context.submit(bio).unwrap();
+    let done = context.reap().unwrap();
+    assert_eq!((done.result(), done.done().get()), (Ok(()), 512));
+    assert_eq!(rig::face(&done.into_bio()), sent);
+    assert!(context.reap().is_none());
+}
+
+/// Hands whatever it has to whoever polls.
+#[derive(Debug, Default)]
+struct Careless(Mutex<Vec<Done>>);
+
+impl BlockDevice for Careless {
+    fn limits(&self) -> Limits {
+        Limits::new(ByteLen::new(1 << 20))
+    }
+
+    fn submit(&self, request: Request) -> Submitted {
+        self.0.lock().unwrap().push(request.complete(Ok(())));
+        Submitted::Kept
+    }
+
+    fn poll(&self, _queue: QueueId, done: &mut dyn FnMut(Done)) {
+        self.0.lock().unwrap().drain(..).for_each(done);
+    }
 }
 
 #[test]
-fn a_driver_that_hands_a_request_to_the_wrong_queue_is_stopped() {
-    let shelf = Arc::new(rig::Shelf::new());
-    let mut first = Queue::try_new(Arc::clone(&shelf), QueueId::new(0), 1).unwrap();
-    // The same number for a second queue: its requests are not to be told apart by that.
-    let mut second = Queue::try_new(Arc::clone(&shelf), QueueId::new(0), 2).unwrap();
-    first.submit(Bio::flush()).unwrap();
-    second.submit(Bio::flush()).unwrap();
-    second.submit(Bio::flush()).unwrap();
-    // Tag 1 is in flight in the second queue only.
-    shelf.release(2, Ok(()));
+fn a_driver_that_hands_a_request_to_the_wrong_hardware_queue_is_stopped() {
+    let config = QueueConfig {
+        hw_queues: 2,
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(Careless::default(), config).unwrap();
+    let mut first = queue.context(QueueId::new(0)).unwrap();
+    let mut second = queue.context(QueueId::new(1)).unwrap();
+    second.submit(rig::sector(1)).unwrap();
+    first.submit(rig::sector(0)).unwrap();
     let panic = catch_unwind(AssertUnwindSafe(|| first.reap()));
     let text = *panic.unwrap_err().downcast::<String>().unwrap();
     assert!(text.contains("driver bug"), "{text}");
-    core::mem::forget((first, second, shelf));
+    // What is in flight is not to be missed twice.
+    core::mem::forget((first, second));
 }
 
+/// Two queues over one device, which tells them apart by nothing: what the second submitted goes home all
+/// the same, for a request knows its own.
 #[test]
-fn a_tag_that_has_come_back_is_not_waited_for_any_more() {
-    let shelf = Arc::new(rig::Shelf::new());
-    let mut first = Queue::try_new(Arc::clone(&shelf), QueueId::new(0), 1).unwrap();
-    let mut second = Queue::try_new(Arc::clone(&shelf), QueueId::new(0), 2).unwrap();
-    assert_eq!(second.submit(Bio::flush()).unwrap().get(), 0);
-    assert_eq!(second.submit(Bio::flush()).unwrap().get(), 1);
-    shelf.release(0, Ok(()));
-    assert!(second.reap().is_some());
-    // Tag 0 of the first queue, handed to the second, which waits for its tag 1 only.
-    assert_eq!(first.submit(Bio::flush()).unwrap().get(), 0);
-    shelf.release(1, Ok(()));
-    let panic = catch_unwind(AssertUnwindSafe(|| second.reap()));
-    let text = *panic.unwrap_err().downcast::<String>().unwrap();
-    assert!(text.contains("driver bug"), "{text}");
-    core::mem::forget((first, second, shelf));
+fn a_request_that_another_queue_finds_goes_to_the_context_it_came_from() {
+    let device = Careless::default();
+    let first = RequestQueue::with_depth(&device, 1).unwrap();
+    let second = RequestQueue::with_depth(&device, 2).unwrap();
+    let mut here = first.context(rig::QUEUE).unwrap();
+    let mut there = second.context(rig::QUEUE).unwrap();
+    here.submit(rig::sector(7)).unwrap();
+    there.submit(rig::sector(8)).unwrap();
+    there.submit(rig::sector(9)).unwrap();
+    assert_eq!(here.reap().unwrap().token(), 7);
+    let mut found = [there.reap(), there.reap()].map(|done| done.unwrap().token());
+    found.sort_unstable();
+    assert_eq!(found, [8, 9]);
+    assert_eq!((first.in_flight(), second.in_flight()), (0, 0));
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Submit { sectors: u64 },
-    Release { which: usize, fail: bool },
+    Release { which: usize, fail: Option<u64> },
     Reap,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (1..80_u64).prop_map(|sectors| Step::Submit { sectors }),
-        (0..8_usize, any::<bool>()).prop_map(|(which, fail)| Step::Release { which, fail }),
+        (0..8_usize, proptest::option::of(0..20_u64))
+            .prop_map(|(which, fail)| Step::Release { which, fail }),
         Just(Step::Reap),
     ]
+}
+
+/// How a request ends: well, or after so many sectors.
+fn outcome(fail: Option<u64>) -> Result<(), Failure> {
+    match fail {
+        None => Ok(()),
+        Some(sectors) => Err(Failure {
+            error: BlkError::Medium,
+            done: ByteLen::new(sectors * 512),
+        }),
+    }
 }
 
 proptest! {
@@ -91,87 +124,113 @@ proptest! {
         depth in 1..6_u16,
     ) {
         let shelf = rig::Shelf::new();
-        let mut queue = Queue::try_new(&shelf, QueueId::new(0), depth).unwrap();
-        let mut out: HashMap<u64, Bio> = HashMap::new();
+        let queue = RequestQueue::with_depth(&shelf, depth).unwrap();
+        let mut context = queue.context(rig::QUEUE).unwrap();
+        let mut out: HashMap<u64, Face> = HashMap::new();
         let mut next = 0;
-        let came_back = |out: &mut HashMap<u64, Bio>, done: Completion| {
-            let sent = out.remove(&done.bio.token()).expect("came back twice, or never went in");
-            assert_eq!(done.bio, sent);
-            assert!(done.done <= sent.len());
-            assert_eq!(done.result.is_ok(), done.done == sent.len());
+        let came_back = |out: &mut HashMap<u64, Face>, done: Completion| {
+            let sent = out.remove(&done.token()).expect("came back twice, or never went in");
+            let (result, bytes) = (done.result(), done.done());
+            let bio = done.into_bio();
+            assert_eq!(rig::face(&bio), sent);
+            assert!(bytes <= bio.len());
+            if result.is_ok() {
+                assert_eq!(bytes, bio.len());
+            }
         };
         for step in steps {
             match step {
                 Step::Submit { sectors } => {
                     let len = ByteLen::new(sectors * 512);
                     let bio = Bio::discard(Sector::new(next), len).with_token(next);
-                    match queue.submit(bio.clone()) {
-                        Ok(_) => { out.insert(next, bio); }
+                    let sent = rig::face(&bio);
+                    match context.submit(bio) {
+                        Ok(()) => { out.insert(next, sent); }
                         Err(back) => {
-                            prop_assert_eq!(back.bio, bio);
-                            prop_assert_eq!(queue.in_flight(), depth);
+                            prop_assert_eq!(rig::face(&back.bio), sent);
+                            // Full are the places of the context, or the tags.
+                            let full = context.in_flight() == u32::from(depth)
+                                || queue.in_flight() >= u32::from(depth);
+                            prop_assert!(full);
                         }
                     }
                     next += 1;
                 }
                 Step::Release { which, fail } => {
                     if which < shelf.kept() {
-                        shelf.release(which, if fail { Err(BlkError::Medium) } else { Ok(()) });
+                        shelf.release(which, outcome(fail));
                     }
                 }
                 Step::Reap => {
-                    if let Some(done) = queue.reap() {
+                    if let Some(done) = context.reap() {
                         came_back(&mut out, done);
                     }
                 }
             }
-            prop_assert_eq!(usize::from(queue.in_flight()), out.len());
+            prop_assert_eq!(context.in_flight() as usize, out.len());
+            prop_assert!(shelf.kept() <= usize::from(depth));
         }
-        while queue.in_flight() != 0 {
+        while context.in_flight() != 0 {
             if shelf.kept() != 0 {
-                shelf.release(0, Ok(()));
+                shelf.succeed(0);
             }
-            if let Some(done) = queue.reap() {
+            if let Some(done) = context.reap() {
                 came_back(&mut out, done);
             }
         }
         prop_assert!(out.is_empty());
-        let counters = queue.counters();
+        prop_assert_eq!(queue.in_flight(), 0);
+        let counters = context.counters();
         prop_assert_eq!(counters.submitted, counters.completed);
         prop_assert_eq!(counters.submitted + counters.rejected, next);
     }
 }
 
 /// Keeps each request and answers with the one before.
-struct OneLate(std::sync::Mutex<Option<pageless_block::Request>>);
+struct OneLate(Mutex<Option<Request>>);
 
-impl pageless_block::BlockDevice for OneLate {
-    fn info(&self) -> pageless_block::DeviceInfo {
-        pageless_block::DeviceInfo::new(ByteLen::new(1 << 20))
+impl BlockDevice for OneLate {
+    fn limits(&self) -> Limits {
+        Limits::new(ByteLen::new(1 << 20))
     }
 
-    fn execute(&self, _: &pageless_block::Request) -> Result<(), BlkError> {
-        Ok(())
-    }
-
-    fn submit(&self, request: pageless_block::Request) -> Option<pageless_block::Done> {
-        let before = self.0.lock().unwrap().replace(request)?;
-        Some(before.complete(Ok(())))
+    fn submit(&self, request: Request) -> Submitted {
+        match self.0.lock().unwrap().replace(request) {
+            Some(before) => Submitted::Done(before.complete(Ok(()))),
+            None => Submitted::Kept,
+        }
     }
 }
 
 #[test]
 fn a_driver_that_answers_a_submission_with_another_request_is_stopped() {
-    let mut queue = Queue::try_new(
-        Arc::new(OneLate(std::sync::Mutex::new(None))),
-        QueueId::new(0),
-        4,
-    )
-    .unwrap();
-    queue.submit(Bio::flush()).unwrap();
-    let panic = catch_unwind(AssertUnwindSafe(|| queue.submit(Bio::flush())));
+    let device = OneLate(Mutex::new(None));
+    let queue = RequestQueue::with_depth(&device, 4).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    context.submit(rig::sector(0)).unwrap();
+    let panic = catch_unwind(AssertUnwindSafe(|| context.submit(rig::sector(1))));
     let text = *panic.unwrap_err().downcast::<String>().unwrap();
     assert!(text.contains("driver bug"), "{text}");
     // What is in flight is not to be missed twice.
-    core::mem::forget(queue);
+    core::mem::forget(context);
+    core::mem::forget(device.0.lock().unwrap().take());
+}
+
+/// A driver that has done all it was asked and fails all the same, say because what it did cannot be made
+/// durable, is believed.
+#[test]
+fn a_failure_after_the_last_byte_is_a_failure() {
+    let shelf = rig::Shelf::new();
+    let queue = RequestQueue::with_depth(&shelf, 1).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    for sectors in [1, 16, 40] {
+        let len = ByteLen::new(sectors * 512);
+        context.submit(Bio::discard(Sector::new(0), len)).unwrap();
+        while shelf.kept() != 0 {
+            shelf.release(0, outcome(Some(99)));
+            context.poll();
+        }
+        let done = context.reap().unwrap();
+        assert_eq!(done.result(), Err(BlkError::Medium), "{sectors} sectors");
+    }
 }

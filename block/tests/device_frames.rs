@@ -7,7 +7,7 @@ mod rig;
 
 use alloc::sync::Arc;
 
-use pageless_block::{BeyondDevice, Bio, BytePos, FrameAccess, Pmem, Sector, submit_sync};
+use pageless_block::{BeyondDevice, Bio, BytePos, FrameAccess, Pmem, Sector};
 use pageless_pfn::{ByteLen, NoPage, PfnFlags};
 
 #[test]
@@ -17,10 +17,7 @@ fn the_bytes_behind_a_published_frame_are_those_at_its_position() {
     for page in [0, 1, 77, (1 << 38) - 1] {
         let at = BytePos::new(page * 4096);
         ram.write_bytes(buffer, &[page as u8 | 1; 4096]).unwrap();
-        submit_sync(&device, Bio::write(Sector::new(page * 8), buffer))
-            .unwrap()
-            .result
-            .unwrap();
+        rig::run(&device, Bio::write(Sector::new(page * 8), buffer));
         let frame = device.pfn_of(at, PfnFlags::DEV).unwrap();
         assert_eq!(device.range().index_of(frame.pfn()), Some(page));
         let direct = device
@@ -78,18 +75,12 @@ fn bios_reach_the_frames_of_another_device_through_a_pair() {
         .segment(BytePos::new(100), ByteLen::new(1024), PfnFlags::DEV)
         .unwrap();
     far.write_bytes(theirs, &[8; 1024]).unwrap();
-    submit_sync(&device, Bio::write(Sector::new(2), theirs))
-        .unwrap()
-        .result
-        .unwrap();
+    rig::run(&device, Bio::write(Sector::new(2), theirs));
     let ours = near
         .segment(BytePos::new(1024), ByteLen::new(1024), PfnFlags::DEV)
         .unwrap();
     assert_eq!(rig::bytes_of(&near, ours), [8; 1024]);
     let buffer = rig::segment(&ram, 0, 1024);
-    submit_sync(&device, Bio::read(Sector::new(2), buffer))
-        .unwrap()
-        .result
-        .unwrap();
+    rig::run(&device, Bio::read(Sector::new(2), buffer));
     assert_eq!(rig::bytes_of(&ram, buffer), [8; 1024]);
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use pageless_block::{
     Bio, BytePos, FrameAccess, LayoutError, MapError, MapPolicy, Pmem, PmemFrames, PmemOpenError,
-    Sector, submit_sync,
+    Sector,
 };
 use pageless_pfn::{ByteLen, Pfn, PfnFlags};
 
@@ -37,11 +37,8 @@ fn write_and_flush(frames: PmemFrames, text: &[u8; 512]) {
     let device = Pmem::new(Arc::new(frames), Arc::clone(&ram));
     let buffer = rig::segment(&ram, 0, 512);
     ram.write_bytes(buffer, text).unwrap();
-    submit_sync(&device, Bio::write(Sector::new(3), buffer))
-        .unwrap()
-        .result
-        .unwrap();
-    submit_sync(&device, Bio::flush()).unwrap().result.unwrap();
+    rig::run(&device, Bio::write(Sector::new(3), buffer));
+    rig::run(&device, Bio::flush());
 }
 
 #[test]
@@ -103,12 +100,9 @@ fn a_flush_leaves_nothing_unwritten() {
     let device = Pmem::new(open(&path).unwrap(), Arc::clone(&ram));
     let whole = rig::segment(&ram, 0, 1 << 20);
     ram.write_bytes(whole, &[3; 1 << 20]).unwrap();
-    submit_sync(&device, Bio::write(Sector::new(0), whole))
-        .unwrap()
-        .result
-        .unwrap();
+    rig::run(&device, Bio::write(Sector::new(0), whole));
     let before = dirty_kib(&path);
-    submit_sync(&device, Bio::flush()).unwrap().result.unwrap();
+    rig::run(&device, Bio::flush());
     let after = dirty_kib(&path);
     if is_tmpfs(&path) {
         // Not `eprintln!`: what a passing test prints is not shown.
@@ -140,11 +134,8 @@ fn an_image_seen_through_windows_keeps_what_was_written_through_them() {
         .map(|n| (n / 4096) as u8 ^ n as u8)
         .collect();
     ram.write_bytes(whole, &data).unwrap();
-    submit_sync(&device, Bio::write(Sector::new(0), whole))
-        .unwrap()
-        .result
-        .unwrap();
-    submit_sync(&device, Bio::flush()).unwrap().result.unwrap();
+    rig::run(&device, Bio::write(Sector::new(0), whole));
+    rig::run(&device, Bio::flush());
     assert!(fs::read(&path).unwrap() == data);
 }
 
@@ -335,23 +326,25 @@ fn discard_gives_blocks_back_and_reads_as_zeroes() {
     let device = Pmem::new(Arc::new(open(&path).unwrap()), Arc::clone(&ram));
     let whole = rig::segment(&ram, 0, 4 << 20);
     ram.write_bytes(whole, &vec![1; 4 << 20]).unwrap();
-    let run = |bio| submit_sync(&device, bio).unwrap().result.unwrap();
-    run(Bio::write(Sector::new(0), whole));
-    run(Bio::flush());
+    rig::run(&device, Bio::write(Sector::new(0), whole));
+    rig::run(&device, Bio::flush());
     let before = fs::metadata(&path).unwrap().blocks();
-    run(Bio::discard(Sector::new(0), ByteLen::new(1 << 20)));
-    run(Bio::write_zeroes(
-        Sector::new(4096),
-        ByteLen::new((1 << 20) + 512),
-    ));
-    run(Bio::write_zeroes(Sector::new(8000), ByteLen::new(512)));
-    run(Bio::flush());
+    rig::run(&device, Bio::discard(Sector::new(0), ByteLen::new(1 << 20)));
+    rig::run(
+        &device,
+        Bio::write_zeroes(Sector::new(4096), ByteLen::new((1 << 20) + 512)),
+    );
+    rig::run(
+        &device,
+        Bio::write_zeroes(Sector::new(8000), ByteLen::new(512)),
+    );
+    rig::run(&device, Bio::flush());
     let after = fs::metadata(&path).unwrap().blocks();
     assert!(
         after + 4000 < before,
         "{before} blocks before, {after} after"
     );
-    run(Bio::read(Sector::new(0), whole));
+    rig::run(&device, Bio::read(Sector::new(0), whole));
     let mut expected = vec![1_u8; 4 << 20];
     expected[..1 << 20].fill(0);
     expected[2 << 20..(3 << 20) + 512].fill(0);

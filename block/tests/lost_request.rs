@@ -9,11 +9,16 @@ use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
 use pageless_block::{
-    Bio, BlkError, BlockDevice, DeviceInfo, Done, Queue, QueueId, Request, Sector, submit_sync,
+    Bio, BlockDevice, Limits, QueueConfig, QueueId, Request, RequestQueue, Sector, Submitted,
+    submit_sync,
 };
 use pageless_pfn::ByteLen;
 
-const INFO: DeviceInfo = DeviceInfo::new(ByteLen::new(1 << 20));
+fn limits() -> Limits {
+    let mut limits = Limits::new(ByteLen::new(1 << 20));
+    limits.max_discard = Limits::UNLIMITED;
+    limits
+}
 
 fn message(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
@@ -22,13 +27,18 @@ fn message(panic: Box<dyn Any + Send>) -> String {
     }
 }
 
-/// What the panic says when a 4 KiB write to sector 24 goes to `device`.
+/// What the panic says when a 4 KiB write to sector 24 goes to queue 3 of `device`.
 fn panic_of(device: &impl BlockDevice) -> String {
-    let ram = rig::ram(1);
-    let bio = Bio::write(Sector::new(24), rig::segment(&ram, 0, 4096));
+    let bio = Bio::write(Sector::new(24), rig::memory(4096));
     let panic = catch_unwind(AssertUnwindSafe(|| {
-        let mut queue = Queue::try_new(device, QueueId::new(3), 8).unwrap();
-        queue.submit(bio).unwrap();
+        let config = QueueConfig {
+            hw_queues: 4,
+            depth: 8,
+            ..QueueConfig::default()
+        };
+        let queue = RequestQueue::try_new(device, config).unwrap();
+        let mut context = queue.context(QueueId::new(3)).unwrap();
+        context.submit(bio).unwrap();
     }));
     message(panic.unwrap_err())
 }
@@ -37,17 +47,13 @@ fn panic_of(device: &impl BlockDevice) -> String {
 struct DropsRequests;
 
 impl BlockDevice for DropsRequests {
-    fn info(&self) -> DeviceInfo {
-        INFO
+    fn limits(&self) -> Limits {
+        limits()
     }
 
-    fn execute(&self, _request: &Request) -> Result<(), BlkError> {
-        Ok(())
-    }
-
-    fn submit(&self, request: Request) -> Option<Done> {
+    fn submit(&self, request: Request) -> Submitted {
         drop(request);
-        None
+        Submitted::Kept
     }
 }
 
@@ -55,17 +61,13 @@ impl BlockDevice for DropsRequests {
 struct DropsCompletions;
 
 impl BlockDevice for DropsCompletions {
-    fn info(&self) -> DeviceInfo {
-        INFO
+    fn limits(&self) -> Limits {
+        limits()
     }
 
-    fn execute(&self, _request: &Request) -> Result<(), BlkError> {
-        Ok(())
-    }
-
-    fn submit(&self, request: Request) -> Option<Done> {
+    fn submit(&self, request: Request) -> Submitted {
         drop(request.complete(Ok(())));
-        None
+        Submitted::Kept
     }
 }
 
@@ -73,12 +75,12 @@ impl BlockDevice for DropsCompletions {
 struct Panics;
 
 impl BlockDevice for Panics {
-    fn info(&self) -> DeviceInfo {
-        INFO
+    fn limits(&self) -> Limits {
+        limits()
     }
 
-    fn execute(&self, _request: &Request) -> Result<(), BlkError> {
-        panic!("the driver's own trouble")
+    fn submit(&self, request: Request) -> Submitted {
+        request.run(|_| panic!("the driver's own trouble"))
     }
 }
 
@@ -106,7 +108,8 @@ fn a_completion_that_goes_nowhere_is_as_loud() {
 fn a_driver_that_panics_is_heard_itself_and_the_request_is_not_a_second_panic() {
     // A second panic would abort the whole test program.
     assert_eq!(panic_of(&Panics), "the driver's own trouble");
-    let sync = catch_unwind(|| submit_sync(&Panics, Bio::flush()));
+    let bio = Bio::write(Sector::new(0), rig::memory(512));
+    let sync = catch_unwind(AssertUnwindSafe(|| submit_sync(&Panics, bio)));
     assert_eq!(message(sync.unwrap_err()), "the driver's own trouble");
 }
 
@@ -115,10 +118,7 @@ fn a_driver_that_panics_is_heard_itself_and_the_request_is_not_a_second_panic() 
 fn a_request_lost_while_panicking_is_printed() {
     const CHILD: &str = "PAGELESS_LOSE_A_REQUEST";
     if std::env::var_os(CHILD).is_some() {
-        submit_sync(&Panics, Bio::discard(Sector::new(40), ByteLen::new(512)))
-            .unwrap()
-            .result
-            .unwrap();
+        rig::run(&Panics, Bio::discard(Sector::new(40), ByteLen::new(512)));
     }
     let child = std::process::Command::new(std::env::current_exe().unwrap())
         .args([
@@ -138,26 +138,53 @@ fn a_request_lost_while_panicking_is_printed() {
 }
 
 #[test]
-fn a_queue_dropped_with_requests_at_the_device_panics() {
+fn a_context_dropped_with_bios_at_the_device_panics_and_says_how_many() {
     let shelf = rig::Shelf::new();
+    let queue = RequestQueue::with_depth(&shelf, 4).unwrap();
     let panic = catch_unwind(AssertUnwindSafe(|| {
-        let mut queue = Queue::try_new(&shelf, QueueId::new(5), 4).unwrap();
-        queue.submit(Bio::flush()).unwrap();
+        let mut context = queue.context(rig::QUEUE).unwrap();
+        // One of the three has finished and is not in the way.
+        for n in 0..3 {
+            context.submit(rig::sector(n)).unwrap();
+        }
+        shelf.succeed(0);
+        context.poll();
     }));
     let text = message(panic.unwrap_err());
     assert!(
-        text.contains("queue 5") && text.contains("1 requests"),
+        text.contains("queue 0") && text.contains("2 bios"),
         "{text}"
     );
     // What the shelf still holds is to be completed, even though nobody will hear of it.
-    core::mem::forget(shelf.steal());
+    for _ in 0..2 {
+        core::mem::forget(shelf.steal());
+    }
+}
+
+#[test]
+fn a_queue_dropped_with_requests_that_wait_panics() {
+    let shelf = rig::Shelf::new();
+    shelf.set_room(0);
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let queue = RequestQueue::with_depth(&shelf, 4).unwrap();
+        let mut context = queue.context(rig::QUEUE).unwrap();
+        context.submit(rig::sector(7)).unwrap();
+        core::mem::forget(context);
+    }));
+    let text = message(panic.unwrap_err());
+    assert!(
+        text.contains("request lost") && text.contains("sector 7"),
+        "{text}"
+    );
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "needs a memfd")]
-fn a_queue_with_unreaped_completions_may_be_dropped() {
+fn a_context_with_unreaped_completions_may_be_dropped() {
     let (device, _ram) = rig::pmem(1 << 20);
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 4).unwrap();
-    queue.submit(Bio::flush()).unwrap();
-    drop(queue);
+    let queue = RequestQueue::with_depth(&device, 4).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    context.submit(Bio::flush()).unwrap();
+    drop(context);
+    assert_eq!(queue.in_flight(), 0);
 }

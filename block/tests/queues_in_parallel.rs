@@ -7,26 +7,34 @@ mod rig;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pageless_block::{Bio, FrameAccess, Pmem, Queue, QueueId, Sector};
+use pageless_block::{Bio, FrameAccess, Pmem, QueueConfig, QueueId, RequestQueue, Sector};
 use pageless_pfn::ByteLen;
 
 const THREADS: u64 = 4;
 const DEPTH: u16 = 8;
 const ROUNDS: u64 = 2000;
 
-#[test]
-fn each_queue_reads_back_what_it_wrote_and_gets_only_its_own_bios() {
+/// Each thread has a context of its own, on a hardware queue of its own or on one that all share.
+fn read_back_what_was_written(hw_queues: u16) {
     let ram = rig::ram(256);
-    let device =
-        Pmem::new(rig::memfd(6 << 40), Arc::clone(&ram)).with_max_request(ByteLen::new(1024));
-    let device = device.unwrap();
+    let device = Pmem::new(rig::memfd(6 << 40), Arc::clone(&ram));
+    let device = device
+        .with_limits(|limits| limits.max_request = ByteLen::new(1024))
+        .unwrap();
+    // Each bio is two requests. Where all share a hardware queue, they share its tags as well.
+    let config = QueueConfig {
+        hw_queues,
+        depth: DEPTH * 2 * (THREADS as u16) / hw_queues,
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(&device, config).unwrap();
     let completed = AtomicU64::new(0);
     std::thread::scope(|threads| {
         for thread in 0..THREADS {
-            let (device, ram, completed) = (&device, &ram, &completed);
+            let (queue, ram, completed) = (&queue, &ram, &completed);
             threads.spawn(move || {
-                let id = QueueId::new(thread as u16);
-                let mut queue = Queue::try_new(device, id, DEPTH).unwrap();
+                let id = QueueId::new(thread as u16 % hw_queues);
+                let mut context = queue.context(id).unwrap();
                 let buffer = |slot: u64| rig::segment(ram, (thread * 32 + slot) * 4096 + 17, 2048);
                 for round in 0..ROUNDS {
                     // Interleaved with the other threads' places, a tebibyte apart and next door.
@@ -38,25 +46,25 @@ fn each_queue_reads_back_what_it_wrote_and_gets_only_its_own_bios() {
                         let stamp = (thread << 32 | round << 8 | slot).to_le_bytes();
                         ram.write_bytes(buffer(slot), &stamp.repeat(256)).unwrap();
                         let bio = Bio::write(place(slot), buffer(slot)).with_token(slot);
-                        queue.submit(bio).unwrap();
+                        context.submit(bio).unwrap();
                     }
-                    queue.drain(|done| {
-                        assert_eq!(done.result, Ok(()));
-                        assert_eq!(done.bio.sector(), place(done.bio.token()));
-                        ram.zero_bytes(buffer(done.bio.token())).unwrap();
+                    context.drain(|done| {
+                        assert_eq!(done.result(), Ok(()));
+                        assert_eq!(done.bio().sector(), place(done.token()));
+                        ram.zero_bytes(buffer(done.token())).unwrap();
                     });
                     for slot in 0..u64::from(DEPTH) {
-                        queue
+                        context
                             .submit(Bio::read(place(slot), buffer(slot)).with_token(slot))
                             .unwrap();
                     }
-                    queue.drain(|done| {
-                        assert_eq!(done.result, Ok(()));
-                        let stamp = (thread << 32 | round << 8 | done.bio.token()).to_le_bytes();
-                        assert!(rig::bytes_of(ram, done.bio.segments()[0]) == stamp.repeat(256));
+                    context.drain(|done| {
+                        assert_eq!(done.result(), Ok(()));
+                        let stamp = (thread << 32 | round << 8 | done.token()).to_le_bytes();
+                        assert!(rig::bytes_of(ram, done.bio().segments()[0]) == stamp.repeat(256));
                     });
                 }
-                completed.fetch_add(queue.counters().completed, Ordering::Relaxed);
+                completed.fetch_add(context.counters().completed, Ordering::Relaxed);
             });
         }
     });
@@ -64,14 +72,25 @@ fn each_queue_reads_back_what_it_wrote_and_gets_only_its_own_bios() {
         completed.into_inner(),
         THREADS * ROUNDS * 2 * u64::from(DEPTH)
     );
+    assert_eq!(queue.in_flight(), 0);
 }
 
 #[test]
-fn queues_may_move_to_another_thread() {
+fn each_queue_reads_back_what_it_wrote_and_gets_only_its_own_bios() {
+    read_back_what_was_written(THREADS as u16);
+}
+
+#[test]
+fn contexts_that_share_a_hardware_queue_do_so_too() {
+    read_back_what_was_written(1);
+}
+
+#[test]
+fn contexts_may_move_to_another_thread() {
     let (device, _ram) = rig::pmem(1 << 20);
-    let device = Arc::new(device);
-    let mut queue = Queue::try_new(Arc::clone(&device), QueueId::new(0), 2).unwrap();
-    queue.submit(Bio::flush()).unwrap();
-    let done = std::thread::spawn(move || queue.reap()).join().unwrap();
-    assert_eq!(done.unwrap().result, Ok(()));
+    let queue = RequestQueue::with_depth(&device, 2).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    context.submit(Bio::flush()).unwrap();
+    let done = std::thread::scope(|threads| threads.spawn(move || context.reap()).join());
+    assert_eq!(done.unwrap().unwrap().result(), Ok(()));
 }

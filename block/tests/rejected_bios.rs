@@ -6,31 +6,53 @@ extern crate alloc;
 mod rig;
 
 use pageless_block::{
-    Bio, BlkError, DeviceInfo, NullDevice, Op, Queue, QueueId, RejectReason, Sector, submit_sync,
+    Bio, BlkError, Features, Limits, NullDevice, Op, RejectReason, RequestQueue, Sector,
+    SubmitError, submit_sync,
 };
 use pageless_pfn::{ByteLen, FrameOffset, Pfn, PfnFlags, PfnT, PhysSegment};
 
+/// A device of this size that does whatever is asked.
+fn limits(capacity: u64) -> Limits {
+    let mut limits = Limits::new(ByteLen::new(capacity));
+    limits.max_discard = Limits::UNLIMITED;
+    limits.max_write_zeroes = Limits::UNLIMITED;
+    limits
+}
+
 /// What both ways of submitting say to a malformed bio, having checked that they agree.
-fn reason(bio: Bio) -> RejectReason {
-    let device = NullDevice::new(DeviceInfo::new(ByteLen::new(1 << 30)));
-    let sync = submit_sync(&device, bio.clone()).unwrap_err();
-    assert_eq!(sync.bio, bio);
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 1).unwrap();
-    let queued = queue.submit(bio).unwrap_err();
-    assert_eq!(queued, sync);
-    assert_eq!(queue.in_flight(), 0);
+fn reason(bio: impl Into<Bio>) -> RejectReason {
+    let bio = bio.into();
+    let device = NullDevice::new(limits(1 << 30));
+    let sent = rig::face(&bio);
+    let SubmitError::Rejected(sync) = submit_sync(&device, bio.clone()).unwrap_err() else {
+        panic!("the device's limits were refused");
+    };
+    assert_eq!(rig::face(&sync.bio), sent);
+    let queue = RequestQueue::with_depth(&device, 1).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    let queued = context.submit(bio).unwrap_err();
+    assert_eq!(rig::face(&queued.bio), sent);
+    assert_eq!(queued.reason, sync.reason);
+    assert_eq!((context.in_flight(), context.counters().rejected), (0, 1));
     queued.reason
 }
 
 /// How a well-formed bio fails on a device, having checked that both ways of submitting agree.
-fn failure(info: DeviceInfo, bio: Bio) -> BlkError {
-    let device = NullDevice::new(info);
+fn failure(limits: Limits, bio: impl Into<Bio>) -> BlkError {
+    let bio = bio.into();
+    let device = NullDevice::new(limits);
     let sync = submit_sync(&device, bio.clone()).unwrap();
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 1).unwrap();
-    queue.submit(bio).unwrap();
-    assert_eq!(queue.reap().unwrap(), sync);
-    assert_eq!(sync.done, ByteLen::ZERO);
-    sync.result.unwrap_err()
+    let queue = RequestQueue::with_depth(&device, 1).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    context.submit(bio).unwrap();
+    let queued = context.reap().unwrap();
+    assert_eq!(rig::face(queued.bio()), rig::face(sync.bio()));
+    assert_eq!(
+        (queued.result(), queued.done()),
+        (sync.result(), sync.done())
+    );
+    assert_eq!(sync.done(), ByteLen::ZERO);
+    sync.result().unwrap_err()
 }
 
 fn frames(frame: PfnT, len: u64) -> PhysSegment {
@@ -42,20 +64,20 @@ fn memory(len: u64) -> PhysSegment {
 }
 
 #[test]
-fn no_bytes_are_refused_for_everything_but_a_flush() {
-    for op in [Op::Read, Op::Write, Op::Discard, Op::WriteZeroes] {
+fn no_bytes_are_refused_for_everything_with_a_range_but_a_flush() {
+    for op in Op::ALL.into_iter().filter(|op| op.has_range()) {
         assert_eq!(
             reason(Bio::new(op, Sector::new(0))),
             RejectReason::NoBytes { op }
         );
     }
-    let device = NullDevice::new(DeviceInfo::new(ByteLen::new(1 << 30)));
-    assert_eq!(submit_sync(&device, Bio::flush()).unwrap().result, Ok(()));
+    let device = NullDevice::new(limits(1 << 30));
+    assert_eq!(submit_sync(&device, Bio::flush()).unwrap().result(), Ok(()));
 }
 
 #[test]
 fn memory_where_none_moves_is_refused() {
-    for op in [Op::Flush, Op::Discard, Op::WriteZeroes] {
+    for op in Op::ALL.into_iter().filter(|op| !op.carries_data()) {
         let mut bio = Bio::new(op, Sector::new(0));
         bio.push(memory(512));
         let len = ByteLen::new(512);
@@ -65,6 +87,27 @@ fn memory_where_none_moves_is_refused() {
                 op,
                 len,
                 segments: 1
+            }
+        );
+    }
+}
+
+#[test]
+fn a_length_without_memory_is_refused_where_bytes_move_and_where_there_is_no_range() {
+    for op in [
+        Op::Read,
+        Op::Write,
+        Op::ZoneAppend,
+        Op::Flush,
+        Op::ZoneReset,
+    ] {
+        let len = ByteLen::new(512);
+        assert_eq!(
+            reason(Bio::with_range(op, Sector::new(0), len)),
+            RejectReason::UnexpectedData {
+                op,
+                len,
+                segments: 0
             }
         );
     }
@@ -110,7 +153,7 @@ fn lengths_that_add_up_to_more_than_64_bits_are_refused() {
 
 #[test]
 fn past_the_end_is_an_io_error_also_by_one_sector() {
-    let info = DeviceInfo::new(ByteLen::new(1 << 20));
+    let limits = limits(1 << 20);
     let end = (1 << 20) / 512;
     for (sector, len) in [
         (end, 512),
@@ -119,11 +162,11 @@ fn past_the_end_is_an_io_error_also_by_one_sector() {
         (1 << 54, 512),
     ] {
         let bio = Bio::discard(Sector::new(sector), ByteLen::new(len));
-        assert_eq!(failure(info, bio), BlkError::Io, "{sector}+{len}");
+        assert_eq!(failure(limits, bio), BlkError::Io, "{sector}+{len}");
     }
-    let device = NullDevice::new(info);
+    let device = NullDevice::new(limits);
     let last = Bio::discard(Sector::new(end - 1), ByteLen::new(512));
-    assert_eq!(submit_sync(&device, last).unwrap().result, Ok(()));
+    assert_eq!(submit_sync(&device, last).unwrap().result(), Ok(()));
 }
 
 #[test]
@@ -134,7 +177,7 @@ fn past_the_end_nothing_is_done() {
     pageless_block::FrameAccess::write_bytes(&ram, buffer, &[7; 8192]).unwrap();
     let over = Bio::write(Sector::new(2048 - 8), buffer);
     assert_eq!(
-        submit_sync(&device, over).unwrap().result,
+        submit_sync(&device, over).unwrap().result(),
         Err(BlkError::Io)
     );
     let last = device
@@ -149,26 +192,27 @@ fn past_the_end_nothing_is_done() {
 
 #[test]
 fn half_a_logical_block_is_invalid() {
-    let info = DeviceInfo::new(ByteLen::new(1 << 20)).with_logical_block(ByteLen::new(4096));
-    let info = info.unwrap();
+    let mut limits = limits(1 << 20);
+    limits.set_logical_block(ByteLen::new(4096));
     for (sector, len) in [(1, 4096), (0, 512), (8, 4096 + 512)] {
         let bio = Bio::discard(Sector::new(sector), ByteLen::new(len));
-        assert_eq!(failure(info, bio), BlkError::Invalid, "{sector}+{len}");
+        assert_eq!(failure(limits, bio), BlkError::Invalid, "{sector}+{len}");
     }
 }
 
 #[test]
 fn a_device_that_insists_on_descriptors_refuses_frames_that_have_none() {
-    let info = DeviceInfo::new(ByteLen::new(1 << 20)).without_pageless();
+    let mut limits = limits(1 << 20);
+    limits.features -= Features::PAGELESS;
     let pfn = Pfn::try_new(9).unwrap();
     let pageless = Bio::read(Sector::new(0), frames(PfnT::new(pfn, PfnFlags::DEV), 512));
-    assert_eq!(failure(info, pageless), BlkError::NotSupported);
+    assert_eq!(failure(limits, pageless), BlkError::NotSupported);
     let paged = frames(PfnT::new(pfn, PfnFlags::DEV | PfnFlags::MAP), 512);
-    let device = NullDevice::new(info);
+    let device = NullDevice::new(limits);
     assert_eq!(
         submit_sync(&device, Bio::read(Sector::new(0), paged))
             .unwrap()
-            .result,
+            .result(),
         Ok(())
     );
 }
@@ -181,9 +225,15 @@ fn frames_that_nobody_knows_are_an_io_error() {
         Sector::new(0),
         frames(Pfn::try_new(1 << 50).unwrap().into(), 512),
     );
-    assert_eq!(submit_sync(&device, bio).unwrap().result, Err(BlkError::Io));
+    assert_eq!(
+        submit_sync(&device, bio).unwrap().result(),
+        Err(BlkError::Io)
+    );
     // The first frame is known and a later one is not.
     let last = Pfn::try_new(rig::RAM_BASE + 255).unwrap();
     let bio = Bio::read(Sector::new(0), frames(last.into(), 8192));
-    assert_eq!(submit_sync(&device, bio).unwrap().result, Err(BlkError::Io));
+    assert_eq!(
+        submit_sync(&device, bio).unwrap().result(),
+        Err(BlkError::Io)
+    );
 }

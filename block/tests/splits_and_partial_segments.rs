@@ -8,8 +8,8 @@ mod rig;
 use alloc::sync::Arc;
 
 use pageless_block::{
-    Bio, BytePos, FrameAccess, MapPolicy, Op, Pmem, PmemFrames, Queue, QueueId, RamFrames, Sector,
-    submit_sync,
+    Bio, BytePos, FrameAccess, Limits, MapPolicy, NullDevice, Op, Pmem, PmemFrames, RamFrames,
+    RequestQueue, Sector, submit_sync,
 };
 use pageless_pfn::{
     ByteLen, FrameCount, PAGE_SIZE, PfnFlags, PhysSegment, SgEntry, SgLimits, SgWalk,
@@ -54,7 +54,7 @@ fn build(script: &Script, ram: &RamFrames) -> (Bio, Vec<usize>) {
             Op::Discard => Bio::discard(Sector::new(script.sector), len),
             _ => Bio::write_zeroes(Sector::new(script.sector), len),
         };
-        return (bio, Vec::new());
+        return (bio.erase(), Vec::new());
     }
     let clipped: Vec<(u64, u64)> = script
         .segments
@@ -82,7 +82,14 @@ fn compare(scripts: &[Script], frames: Arc<PmemFrames>, max: u64, depth: u16) {
         RamFrames::new(rig::pfn(rig::RAM_BASE), FrameCount::new(RAM / PAGE_SIZE)).unwrap(),
     );
     let device = Pmem::new(Arc::clone(&frames), Arc::clone(&ram))
-        .with_max_request(ByteLen::new(max))
+        .with_limits(|limits| {
+            let max = ByteLen::new(max);
+            (
+                limits.max_request,
+                limits.max_discard,
+                limits.max_write_zeroes,
+            ) = (max, max, max);
+        })
         .unwrap();
     let everything = rig::segment(&ram, 0, RAM);
     let pattern: Vec<u8> = (0..RAM).map(|n| (n * 7 + n / 251) as u8).collect();
@@ -91,7 +98,8 @@ fn compare(scripts: &[Script], frames: Arc<PmemFrames>, max: u64, depth: u16) {
         .segment(BytePos::new(0), ByteLen::new(DEVICE), PfnFlags::DEV)
         .unwrap();
     let (mut ram_model, mut device_model) = (pattern, vec![0_u8; DEVICE as usize]);
-    let mut queue = Queue::try_new(&device, QueueId::new(0), depth.max(1)).unwrap();
+    let queue = RequestQueue::with_depth(&device, depth.max(1)).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
     let mut splits = 0;
     for script in scripts {
         let (bio, places) = build(script, &ram);
@@ -117,11 +125,12 @@ fn compare(scripts: &[Script], frames: Arc<PmemFrames>, max: u64, depth: u16) {
         let done = if depth == 0 {
             submit_sync(&device, bio.clone()).unwrap()
         } else {
-            queue.submit(bio.clone()).unwrap();
-            queue.reap().unwrap()
+            context.submit(bio.clone()).unwrap();
+            context.reap().unwrap()
         };
-        assert_eq!(done.result, Ok(()));
-        assert_eq!((done.done, done.bio), (bio.len(), bio));
+        assert_eq!(done.result(), Ok(()));
+        assert_eq!(done.done(), bio.len());
+        assert_eq!(rig::face(done.bio()), rig::face(&bio));
         assert!(
             rig::bytes_of(&ram, everything) == ram_model,
             "RAM differs after {script:?}"
@@ -132,7 +141,7 @@ fn compare(scripts: &[Script], frames: Arc<PmemFrames>, max: u64, depth: u16) {
         );
     }
     if depth != 0 {
-        assert_eq!(queue.counters().splits, splits);
+        assert_eq!(context.counters().splits, splits);
     }
 }
 
@@ -184,7 +193,7 @@ fn a_bio_may_copy_from_one_part_of_the_device_to_another() {
         frames.write_bytes(part(1000, 50_000), &data).unwrap();
         // Source and destination both cross windows, at different places.
         let bio = Bio::write(Sector::new(200), part(1000, 49_664));
-        assert_eq!(submit_sync(&device, bio).unwrap().result, Ok(()));
+        assert_eq!(submit_sync(&device, bio).unwrap().result(), Ok(()));
         assert!(rig::bytes_of(&frames, part(200 * 512, 49_664)) == data[..49_664]);
     }
 }
@@ -214,7 +223,7 @@ fn a_scatter_gather_list_across_tables_is_written_in_its_order() {
     bio.extend(walk.map(Result::unwrap));
     // The last two continue each other: one segment.
     assert_eq!((bio.segments().len(), bio.len().get()), (3, 3584));
-    submit_sync(&device, bio).unwrap().result.unwrap();
+    rig::run(&device, bio);
     let stored = device
         .segment(BytePos::new(5 * 512), ByteLen::new(3584), PfnFlags::DEV)
         .unwrap();
@@ -224,14 +233,28 @@ fn a_scatter_gather_list_across_tables_is_written_in_its_order() {
 
 #[test]
 fn one_segment_longer_than_four_gibibytes_is_split_by_arithmetic() {
-    let info = pageless_block::DeviceInfo::new(ByteLen::new(6 << 40))
-        .with_max_request(ByteLen::new(1 << 30))
-        .unwrap();
-    let device = pageless_block::NullDevice::new(info);
+    let mut limits = Limits::new(ByteLen::new(6 << 40));
+    limits.max_request = ByteLen::new(1 << 30);
     let frame = pageless_pfn::PfnT::new(rig::pfn(rig::PMEM_BASE), PfnFlags::DEV);
     let all = PhysSegment::try_new(frame, Default::default(), ByteLen::new(6 << 40)).unwrap();
-    let mut queue = Queue::try_new(&device, QueueId::new(0), 1).unwrap();
-    queue.submit(Bio::read(Sector::new(0), all)).unwrap();
-    assert_eq!(queue.reap().unwrap().done.get(), 6 << 40);
-    assert_eq!(queue.counters().splits, 6 * 1024 - 1);
+    let queue = RequestQueue::with_depth(NullDevice::new(limits), 1).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    context.submit(Bio::read(Sector::new(0), all)).unwrap();
+    assert_eq!(context.reap().unwrap().done().get(), 6 << 40);
+    assert_eq!(context.counters().splits, 6 * 1024 - 1);
+}
+
+#[test]
+fn a_segment_of_a_gibibyte_reaches_the_driver_whole() {
+    let shelf = rig::Shelf::with_limits(Limits::new(ByteLen::new(6 << 40)));
+    let queue = RequestQueue::with_depth(&shelf, 1).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    let frame = pageless_pfn::PfnT::new(rig::pfn(rig::PMEM_BASE), PfnFlags::DEV);
+    let whole = PhysSegment::try_new(frame, Default::default(), ByteLen::new(1 << 30)).unwrap();
+    context.submit(Bio::write(Sector::new(8), whole)).unwrap();
+    let segments = shelf.look(0, |request| request.segments().collect::<Vec<_>>());
+    assert_eq!(segments, [whole]);
+    shelf.succeed(0);
+    assert_eq!(context.reap().unwrap().done().get(), 1 << 30);
+    assert_eq!(context.counters().splits, 0);
 }

@@ -91,9 +91,10 @@ Examples:
       truncate -s 2G disk.img && pageless run jobs/verify-md5.fio --image disk.img
 
 Job files are fio's: sections, rw, bs, size, iodepth, verify and so on have fio's meaning, and
-sizes in them fio's units (1k is 1024, 1KiB is 1000 unless kb_base=1000). Options that say how fio
-reaches a kernel device are accepted without effect. A request that pins waits when the budget
-is pinned; it fails only when nothing comes back.
+sizes in them fio's units (1k is 1024, 1KiB is 1000 unless kb_base=1000). ioengine=null is a
+device that moves no bytes; other engines, and options that say how fio reaches a kernel device,
+are accepted without effect. A request that pins waits when the budget is pinned; it fails only
+when nothing comes back.
 
 Exit status: 0 done; 1 no room, failed, or blocks did not verify; 2 wrong usage, job file, size,
 image or report file; 130 Ctrl-C.

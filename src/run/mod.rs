@@ -26,6 +26,7 @@
 //! ```
 
 mod attach;
+mod clock;
 mod cpu;
 mod gate;
 mod json;

@@ -9,7 +9,8 @@ use std::time::Instant;
 use alloc::sync::Arc;
 
 use pageless_block::{
-    BytePos, FrameAccess, LayoutError, Pmem, PmemFrames, PmemOpenError, RamError, RamFrames,
+    BlockDevice, BytePos, FrameAccess, LayoutError, NullDevice, Pmem, PmemFrames, PmemOpenError,
+    RamError, RamFrames,
 };
 use pageless_pfn::{
     ByteLen, FrameCount, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnFlags, PfnOutOfRange, PfnRange,
@@ -111,6 +112,8 @@ const TICKS_IN_SAMPLE: u32 = 5;
 pub struct Stage<'p> {
     plan: &'p Plan,
     device: Pmem<Arc<RamFrames>>,
+    /// As large as the device, for sections that ask for it.
+    null: NullDevice,
     ram: Arc<RamFrames>,
     notes: Vec<String>,
 }
@@ -145,6 +148,7 @@ impl<'p> Stage<'p> {
         let device = Pmem::new(Arc::new(frames), Arc::clone(&ram));
         let mut stage = Self {
             plan,
+            null: NullDevice::new(device.limits()),
             device,
             ram,
             notes: Vec::new(),
@@ -239,7 +243,9 @@ impl<'p> Stage<'p> {
 
     /// The most that one pass of every thread visits; `None` if the clock alone limits it.
     fn first_pass_bytes(&self) -> Option<u64> {
-        let threads = (0..self.plan.sections().len()).flat_map(|s| self.plan.threads_of(s));
+        let sections = self.plan.sections();
+        let touching = (0..sections.len()).filter(|s| !sections[*s].null_device);
+        let threads = touching.flat_map(|s| self.plan.threads_of(s));
         threads
             .map(|thread| {
                 let section = &self.plan.sections()[thread.section];
@@ -271,7 +277,9 @@ impl<'p> Stage<'p> {
         &self,
         mut visit: impl FnMut(&Pmem<Arc<RamFrames>>, BytePos, ByteLen) -> Result<(), E>,
     ) -> Result<(), E> {
-        for thread in (0..self.plan.sections().len()).flat_map(|s| self.plan.threads_of(s)) {
+        let sections = self.plan.sections();
+        let touching = (0..sections.len()).filter(|s| !sections[*s].null_device);
+        for thread in touching.flat_map(|s| self.plan.threads_of(s)) {
             let Ok(mut generator) = self.plan.generator(thread) else {
                 continue;
             };
@@ -437,7 +445,11 @@ impl<'p> Stage<'p> {
                 let (arrival, done) = (Arrival::new(&gate), done.clone());
                 let stop = task.stop;
                 let spawned = std::thread::Builder::new().spawn_scoped(scope, move || {
-                    let outcome = run(task, || arrival.wait());
+                    let outcome = if task.section.null_device {
+                        run(task.on(&self.null), || arrival.wait())
+                    } else {
+                        run(task, || arrival.wait())
+                    };
                     drop(done);
                     outcome
                 });

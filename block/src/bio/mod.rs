@@ -486,9 +486,12 @@ impl<D> Clone for Bio<D> {
     /// A bio of its own over the same memory. Where the completion goes is not cloned: that of the
     /// clone is reaped.
     fn clone(&self) -> Self {
-        let mut inner = Box::new(Inner::empty());
-        inner.copy_part(&self.inner, 0, self.inner.len);
-        Self::from_inner(inner)
+        let mut bio = Self::fresh(self.op(), self.sector(), self.len());
+        bio.inner.flags = self.flags();
+        bio.inner.priority = self.priority();
+        bio.inner.token = self.token();
+        bio.inner.segments.clone_from(&self.inner.segments);
+        bio
     }
 }
 

@@ -103,24 +103,67 @@ impl Cutter {
         let &[segment] = shape.segments else {
             return false;
         };
-        let (len, position) = (shape.len.get(), shape.position.get());
         let op = usize::from(shape.op.code());
-        let (Some(&plain), Some(&chunk_bits)) = (self.plain.get(op), self.chunk_bits.get(op))
-        else {
+        let Some(&plain) = self.plain.get(op) else {
             return false;
         };
+        let in_the_way = self.bits_of_request(shape, op) | self.bits_of_segment(segment);
+        shape.len.get() <= plain && in_the_way == 0
+    }
+
+    /// Whether it is a read or write of several segments, none of which has to be cut.
+    fn fits_segment_by_segment(&self, shape: &Shape<'_>) -> bool {
+        let op = usize::from(shape.op.code());
+        if self.plain.get(op).is_none_or(|plain| *plain == 0)
+            || shape.len > self.limits.max_request
+            || shape.segments.len() > self.limits.max_segments as usize
+            || self.rules.has_virt_boundary()
+        {
+            return false;
+        }
+        let max = self.limits.max_segment;
+        // Neighbours count as one segment, which may be too long; but cut where they meet they are as
+        // many as here.
+        let short = shape.segments.iter().all(|one| one.len() <= max);
+        let bits = shape
+            .segments
+            .iter()
+            .fold(self.bits_of_request(shape, op), |bits, segment| {
+                bits | self.bits_of_segment(*segment)
+            });
+        short && bits == 0
+    }
+
+    /// 0, unless the request is in a chunk's way, or atomic.
+    #[inline]
+    fn bits_of_request(&self, shape: &Shape<'_>, op: usize) -> u64 {
+        let (len, position) = (shape.len.get(), shape.position.get());
+        let chunk_bits = self.chunk_bits.get(op).copied().unwrap_or(u64::MAX);
         // Wraps only for what admission has refused, and then the bits differ or do not matter.
         let last = position.wrapping_add(len).wrapping_sub(1);
-        let (addr, last_addr) = (segment.phys().get(), segment.last_phys().get());
-        let in_the_way = (addr | len) & self.rules.dma_mask()
-            | (position ^ last) & chunk_bits
-            | (addr ^ last_addr) & self.boundary_bits
-            | u64::from((shape.flags & BioFlags::ATOMIC).bits());
-        len <= plain && in_the_way == 0
+        (position ^ last) & chunk_bits | u64::from((shape.flags & BioFlags::ATOMIC).bits())
+    }
+
+    /// 0, unless the segment is misaligned or straddles a boundary.
+    #[inline]
+    fn bits_of_segment(&self, segment: PhysSegment) -> u64 {
+        let (addr, last, len) = (
+            segment.phys().get(),
+            segment.last_phys().get(),
+            segment.len().get(),
+        );
+        (addr | len) & self.rules.dma_mask() | (addr ^ last) & self.boundary_bits
     }
 
     #[inline(never)]
     fn cut_with_care(&self, shape: &Shape<'_>) -> Cut {
+        if self.fits_segment_by_segment(shape) {
+            return Cut::Fits;
+        }
+        self.cut_at_limits(shape)
+    }
+
+    fn cut_at_limits(&self, shape: &Shape<'_>) -> Cut {
         let fitting = match shape.op {
             Op::Read | Op::Write => self.data(shape, self.limits.max_request),
             Op::ZoneAppend => self.append(shape),
@@ -294,8 +337,9 @@ impl Chunks {
     }
 }
 
+#[cfg(test)]
 impl Limits {
-    /// Which part of a bio the device takes in one request. What cuts many bios keeps a [`Cutter`].
+    /// Which part of a bio the device takes in one request.
     pub(crate) fn cut(&self, shape: &Shape<'_>) -> Cut {
         Cutter::new(self).cut(shape)
     }

@@ -145,10 +145,11 @@ pub(crate) fn admit(limits: &Limits, bio: &Inner) -> Verdict {
     if flags.contains(BioFlags::NOWAIT) && !features.contains(Features::NOWAIT) {
         return Refused(BlkError::NotSupported);
     }
-    // A zone's sector is a place as well; that of a reset of all zones means nothing.
-    let at_zone = op.manages_zones() && op != Op::ZoneResetAll;
+    // A zone's sector is a place as well; that of a flush or of a reset of all zones means nothing.
+    let at_zone = (op.manages_zones() && op != Op::ZoneResetAll) || op == Op::ZoneAppend;
+    let placeless = bio.len == 0 && !at_zone;
     let start = bio.sector.get().saturating_mul(SECTOR_SIZE);
-    if !inside || (at_zone && start >= limits.capacity.get()) {
+    if (!inside && !placeless) || (at_zone && start >= limits.capacity.get()) {
         return Refused(BlkError::Io);
     }
     if features.contains(Features::READ_ONLY) && op.is_write() && !is_flush(bio) {
@@ -182,10 +183,10 @@ pub(crate) fn admit(limits: &Limits, bio: &Inner) -> Verdict {
     if !supported || !pageless {
         return Refused(BlkError::NotSupported);
     }
-    if !aligned && op.has_range() {
+    if !aligned && op.has_range() && !placeless {
         return Refused(BlkError::Invalid);
     }
-    if let (Some(zones), true) = (&limits.zones, op == Op::ZoneAppend || at_zone)
+    if let (Some(zones), true) = (&limits.zones, at_zone)
         && !start.is_multiple_of(zones.size.get())
     {
         return Refused(BlkError::Io);

@@ -117,7 +117,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, id: u32, sole: bool) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
-        let depth = usize::from(queue.depth);
+        let places = usize::from(queue.places);
         Self {
             queue,
             hw,
@@ -129,7 +129,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
-            finished: VecDeque::with_capacity(depth),
+            finished: VecDeque::with_capacity(places),
             backlog: VecDeque::new(),
             plug: Vec::new(),
             plugged: false,
@@ -154,7 +154,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     pub fn submit(&mut self, bio: impl Into<Bio>) -> Result<(), Rejected> {
         let bio: Bio = bio.into();
         let inner = bio.inner;
-        if self.in_flight() >= u32::from(self.queue.depth) || !self.backlog.is_empty() {
+        if self.in_flight() >= u32::from(self.queue.places) || !self.backlog.is_empty() {
             return Err(self.no_room(inner));
         }
         if !self.queue.usual.admits(&inner) {
@@ -167,7 +167,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[cold]
     fn no_room(&mut self, bio: Box<bio::Inner>) -> Rejected {
-        let depth = self.queue.depth;
+        let depth = self.queue.places;
         let full = RejectReason::QueueFull { depth };
         let reason = well_formed(&bio).err().unwrap_or(full);
         self.reject(bio, reason)

@@ -5,8 +5,8 @@
 //! whose last part finished elsewhere.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use crate::bio;
 use crate::request::{Done, Request};
@@ -25,7 +25,7 @@ pub(crate) enum Letter {
 /// What others have found for one context.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    letters: Lock<Vec<Letter>>,
+    letters: Lock<VecDeque<Letter>>,
     /// How many there are: 0 is what the owner sees nearly always, without taking the lock.
     count: AtomicUsize,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Mailbox {
 impl Mailbox {
     pub(crate) fn new() -> Self {
         Self {
-            letters: Lock::new(Vec::new()),
+            letters: Lock::default(),
             count: AtomicUsize::new(0),
         }
     }
@@ -41,12 +41,12 @@ impl Mailbox {
     /// Puts a letter in.
     pub(crate) fn push(&self, letter: Letter) {
         let mut letters = self.letters.lock();
-        letters.push(letter);
+        letters.push_back(letter);
         // Release, for `pop`; what matters is behind the lock in any case.
         self.count.store(letters.len(), Ordering::Release);
     }
 
-    /// Takes one out. Which one is not promised.
+    /// Takes the one out that has been there longest.
     #[inline]
     pub(crate) fn pop(&self) -> Option<Letter> {
         // Acquire: pairs with the Release in `push`. A letter that is missed is seen the next time.
@@ -59,7 +59,7 @@ impl Mailbox {
     #[cold]
     fn pop_slow(&self) -> Option<Letter> {
         let mut letters = self.letters.lock();
-        let letter = letters.pop();
+        let letter = letters.pop_front();
         self.count.store(letters.len(), Ordering::Release);
         letter
     }

@@ -38,6 +38,7 @@ use crate::queue::gate::Gate;
 use crate::queue::tags::Tags;
 use crate::request::{QueueId, Request, Tag};
 use crate::sched::Elevator;
+use crate::sched::shared::SharedElevator;
 use crate::sync::Lock;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -70,8 +71,8 @@ pub struct QueueConfig {
     /// How many requests a hardware queue gives to the device at a time (Linux's default is 128), and
     /// how many bios a context may have in flight.
     pub depth: u16,
-    /// How many requests an elevator may have to choose from, for each hardware queue; ignored without one. 0 stands
-    /// for twice the depth, as in Linux.
+    /// How many requests an elevator may have to choose from, for each hardware queue, and then how many
+    /// bios a context may have in flight; ignored without one. 0 stands for twice the depth, as in Linux.
     pub elevator_depth: u16,
     /// Who decides which request goes first; `None` sends them in the order in which they come.
     pub elevator: Option<Box<dyn Elevator>>,
@@ -130,7 +131,7 @@ pub struct RequestQueue<D> {
     pub(crate) usual: Usual,
     pub(crate) cutter: Cutter,
     pub(crate) hw: Box<[HwQueue]>,
-    pub(crate) elevator: Option<Lock<Box<dyn Elevator>>>,
+    pub(crate) elevator: Option<SharedElevator>,
     pub(crate) gate: Gate,
     pub(crate) barrier: Barrier,
     pub(crate) clock: Option<Arc<dyn Clock>>,
@@ -139,6 +140,9 @@ pub struct RequestQueue<D> {
     pub(crate) latencies: bool,
     pub(crate) probe: Option<Arc<dyn Probe>>,
     pub(crate) depth: u16,
+    /// How many requests a hardware queue can have, and a context bios in flight: more than `depth` with
+    /// an elevator, which would have nothing to choose from otherwise.
+    pub(crate) places: u16,
     /// Contexts made so far.
     contexts: AtomicU32,
     /// What each context that exists shows to those who quiesce.
@@ -247,7 +251,7 @@ impl<D: BlockDevice> RequestQueue<D> {
             hw: (0..hw_queues)
                 .map(|id| HwQueue::new(QueueId::new(id), tags, timed))
                 .collect(),
-            elevator: config.elevator.map(Lock::new),
+            elevator: config.elevator.map(SharedElevator::new),
             gate: Gate::new(),
             barrier: Barrier::new(),
             clock: config.clock,
@@ -256,6 +260,7 @@ impl<D: BlockDevice> RequestQueue<D> {
             latencies: config.latencies,
             probe: config.probe,
             depth,
+            places: tags,
             contexts: AtomicU32::new(0),
             present: Lock::default(),
         })

@@ -251,6 +251,12 @@ impl Request {
         }
     }
 
+    /// Gives it other memory of the same length; with `None`, that of its bios again. Says what other
+    /// memory it had before.
+    pub(crate) fn replace_memory(&mut self, memory: Option<SegmentList>) -> Option<SegmentList> {
+        core::mem::replace(&mut self.0.replaced, memory)
+    }
+
     /// For an append: says where the bytes went.
     #[inline]
     pub fn set_written(&mut self, sector: Sector) {

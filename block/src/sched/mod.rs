@@ -1,6 +1,7 @@
 //! Who goes first: schedulers.
 
 pub(crate) mod mq_deadline;
+pub(crate) mod shared;
 
 use crate::clock::Nanos;
 use crate::limits::Limits;

@@ -45,7 +45,6 @@ fn neighbours_on_the_device_merge_wherever_their_memory_is() {
 fn what_differs_in_operation_flags_or_priority_stays_apart() {
     let (front, back) = ([plain(0, 512)], [plain(0x1000, 512)]);
     let limits = unlimited();
-    let cutter = Cutter::new(&limits);
     let write = shape(Op::Write, 0, &front);
     fn part<'a>(
         limits: &Limits,
@@ -241,7 +240,7 @@ impl Memmap {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1500,
+        cases: 500,
         max_global_rejects: 100_000,
         ..ProptestConfig::default()
     })]

@@ -281,7 +281,7 @@ fn some_stack() -> impl Strategy<Value = (Limits, [(Limits, u64); 2])> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1500,
+        cases: 600,
         max_local_rejects: 1_000_000,
         ..ProptestConfig::default()
     })]

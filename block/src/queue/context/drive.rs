@@ -185,7 +185,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     fn none_free(&self) -> RejectReason {
         self.tell_plug(Action::SleepRequest, 0);
-        let depth = self.queue.depth;
+        let depth = self.queue.places;
         RejectReason::QueueFull { depth }
     }
 
@@ -349,7 +349,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
         }
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
-            let end = elevator.lock().merge(incoming, limits)?;
+            let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
             if let Some(stat) = &queue.stat {
                 stat.merged(number, told.op);
@@ -418,7 +418,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let left = if Failpoint::ElevatorInsert.hit() {
             Err(request)
         } else {
-            elevator.lock().insert(request, now)
+            elevator.insert(request, now)
         };
         if let Err(request) = left {
             self.hw.park(request, false);
@@ -431,13 +431,19 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let Some(elevator) = &self.queue.elevator else {
             return;
         };
-        // What it chose before goes before what it chooses now.
-        self.run_parked();
         loop {
-            if self.hw.parked_count.load(Ordering::Acquire) != 0 || self.is_full(self.hw) {
+            // What the device had no room for comes before the others. And while it has none, requests
+            // are better off with the scheduler: bios can still join them there.
+            if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                self.run_parked();
+                if self.hw.parked_count.load(Ordering::Acquire) != 0 {
+                    return;
+                }
+            }
+            if self.is_full(self.hw) {
                 return;
             }
-            let Some(request) = elevator.lock().dispatch(self.time) else {
+            let Some(request) = elevator.dispatch(self.time) else {
                 return;
             };
             match self.issue(request, false) {
@@ -682,13 +688,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.device_segments = None;
         let first = inner.bios.take_first();
         let mut rest = mem::take(inner.bios.rest_mut());
-        let mut after = rest.len() + usize::from(first.is_some());
-        for mut bio in first.into_iter().chain(rest.drain(..)) {
-            // Merged: each gets its share of what is done. Of a failure at the very end the last one hears.
-            after -= 1;
+        let mut bios = first.into_iter().chain(rest.drain(..)).peekable();
+        while let Some(mut bio) = bios.next() {
+            // Merged: each gets its share of what is done, and those that are done have not failed. But a
+            // driver may fail after the last byte, and somebody must hear of it.
             let done = left.min(bio.len);
-            let whole = done == bio.len && after != 0;
-            bio.result = if whole { Ok(()) } else { result };
+            let spared = done == bio.len && bios.peek().is_some();
+            bio.result = if spared { Ok(()) } else { result };
             bio.done = done;
             left -= done;
             if written.is_some() && result.is_ok() {
@@ -697,6 +703,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
             self.finish_bio(bio);
         }
+        drop(bios);
         *inner.bios.rest_mut() = rest;
         self.put_settled(inner);
     }

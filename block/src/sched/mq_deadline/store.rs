@@ -431,3 +431,6 @@ impl<R, const LANES: usize> Store<R, LANES> {
         assert!(self.buckets.len().is_power_of_two() && self.buckets.len() >= self.slots.len());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -511,7 +511,7 @@ fn settings() -> impl Strategy<Value = DeadlineSettings> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn goes_by_the_rules(
