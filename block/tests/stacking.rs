@@ -1,5 +1,5 @@
-//! Hazard: devices on devices, of any kind and in any order, send bytes to the wrong place, lose a request between two
-//! layers, or report as done what is not.
+//! Hazard: devices on devices, of any kind and in any order, send bytes to the wrong place, lose a
+//! request between two layers, or report as done what is not.
 
 extern crate alloc;
 
@@ -182,8 +182,8 @@ const PATIENCE: u64 = 10_000_000;
 struct Oracle {
     /// The part, in sectors.
     part: Range<u64>,
-    /// By sector: more than one where a write failed and nobody knows how far it got. A logical block may be longer than
-    /// those of the devices below, which may have written half of it.
+    /// By sector: more than one where a write failed and nobody knows how far it got. A logical
+    /// block may be longer than those of the devices below, which may have written half of it.
     may_hold: Vec<Vec<Vec<u8>>>,
 }
 
@@ -393,8 +393,8 @@ impl Player<'_> {
     }
 }
 
-/// Plays on the whole of a stack, each thread on a part and through a hardware queue of its own, and then
-/// reads everything.
+/// Plays on the whole of a stack, each thread on a part and through a hardware queue of its own,
+/// and then reads everything.
 fn play(site: &Site, device: &Device, scripts: &[Vec<Ask>]) -> Outcome {
     let limits = device.limits();
     let config = QueueConfig {

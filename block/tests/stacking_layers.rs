@@ -1,5 +1,6 @@
-//! Hazard: a device that stands on others reports the wrong part of a request as done, flushes only some of those below,
-//! lets something reach what lies beside it, or fails and delays otherwise than it was told.
+//! Hazard: a device that stands on others reports the wrong part of a request as done, flushes only
+//! some of those below, lets something reach what lies beside it, or fails and delays otherwise
+//! than it was told.
 
 extern crate alloc;
 
@@ -338,7 +339,8 @@ fn whoever_looks_on_sees_from_where_to_where_each_request_was_sent() {
         .iter()
         .map(|event| (event.detail, event.sector.get(), event.len.get() / SECTOR))
         .collect();
-    // Sectors 1 and 2 of the concatenation are 3 and 4 of the stripes: the end of one chunk, the start of the next.
+    // Sectors 1 and 2 of the concatenation are 3 and 4 of the stripes: the end of one chunk, the
+    // start of the next.
     let expected = [
         (0, 1, 1),
         (1, 1, 1),
