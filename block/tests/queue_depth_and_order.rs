@@ -5,8 +5,8 @@ extern crate alloc;
 mod rig;
 
 use pageless_block::{
-    Bio, BlkError, BlockDevice, Failure, Limits, MAX_DEPTH, QueueConfig, QueueError, QueueId,
-    RejectReason, Request, RequestQueue, Sector, Submitted, submit_sync,
+    Bio, BlkError, BlockDevice, Context, Failure, Limits, MAX_DEPTH, QueueConfig, QueueError,
+    QueueId, RejectReason, Request, RequestQueue, Sector, Submitted, submit_sync,
 };
 use pageless_pfn::ByteLen;
 
@@ -37,7 +37,12 @@ fn a_full_queue_gives_the_bio_back_and_takes_the_next_after_a_reap() {
 fn tags_in_flight_are_distinct_and_below_the_depth() {
     let shelf = rig::Shelf::new();
     let queue = RequestQueue::with_depth(&shelf, 7).unwrap();
-    let mut context = queue.context(rig::QUEUE).unwrap();
+    tags_are_distinct(&shelf, queue.context(rig::QUEUE).unwrap());
+    tags_are_distinct(&shelf, queue.shared_context(rig::QUEUE).unwrap());
+}
+
+fn tags_are_distinct(shelf: &rig::Shelf, mut context: Context<'_, &rig::Shelf>) {
+    let queue = context.queue();
     for round in 0..5 {
         while context.in_flight() < 7 {
             context.submit(rig::sector(8)).unwrap();
@@ -65,8 +70,8 @@ fn tags_in_flight_are_distinct_and_below_the_depth() {
 fn contexts_that_share_a_hardware_queue_share_its_tags() {
     let shelf = rig::Shelf::new();
     let queue = RequestQueue::with_depth(&shelf, 3).unwrap();
-    let mut first = queue.context(rig::QUEUE).unwrap();
-    let mut second = queue.context(rig::QUEUE).unwrap();
+    let mut first = queue.shared_context(rig::QUEUE).unwrap();
+    let mut second = queue.shared_context(rig::QUEUE).unwrap();
     for n in 0..2 {
         first.submit(rig::sector(n)).unwrap();
     }
@@ -85,6 +90,24 @@ fn contexts_that_share_a_hardware_queue_share_its_tags() {
         assert_eq!(first.reap().unwrap().token(), n);
     }
     assert_eq!((queue.in_flight(), second.in_flight()), (0, 0));
+}
+
+#[test]
+fn a_hardware_queue_belongs_to_one_context_or_is_shared_by_several() {
+    let shelf = rig::Shelf::new();
+    let queue = RequestQueue::with_depth(&shelf, 3).unwrap();
+    let taken = Some(QueueError::Taken { id: rig::QUEUE });
+    for _ in 0..2 {
+        let sole = queue.context(rig::QUEUE).unwrap();
+        assert_eq!(queue.context(rig::QUEUE).err(), taken);
+        assert_eq!(queue.shared_context(rig::QUEUE).err(), taken);
+        drop(sole);
+        let one = queue.shared_context(rig::QUEUE).unwrap();
+        let other = queue.shared_context(rig::QUEUE).unwrap();
+        assert_ne!(one.number(), other.number());
+        drop(one);
+        assert_eq!(queue.context(rig::QUEUE).err(), taken, "one is left");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Hazard: a device that stands on others sends bytes to the wrong place, loses a request between two layers, reports
-//! the wrong part of one as done, or flushes only some of those below.
+//! Hazard: devices on devices, of any kind and in any order, send bytes to the wrong place, lose a request between two
+//! layers, or report as done what is not.
 
 extern crate alloc;
 
@@ -8,13 +8,12 @@ mod stacking_rig;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::time::Duration;
-use std::sync::Mutex;
 
 use pageless_block::{
-    Action, Bio, BioFlags, BlkError, BlockDevice, Bounce, BytePos, Completion, Context, Delay,
-    Effect, Event, Fault, Features, Flakey, FrameAccess, Latencies, Latency, Limits, Linear,
-    ManualClock, Op, Partition, Probe, QueueConfig, QueueId, RamFrames, RequestQueue, Sector,
-    Stripe, WriteBack, WriteCache, WriteCacheConfig, submit_sync,
+    Bio, BioFlags, BlkError, BlockDevice, Bounce, BytePos, Completion, Context, Delay, Effect,
+    Fault, Features, Flakey, FrameAccess, Latencies, Latency, Limits, Linear, ManualClock, Op,
+    Partition, QueueConfig, QueueId, RamFrames, RequestQueue, Sector, Stripe, WriteBack,
+    WriteCache, WriteCacheConfig,
 };
 use pageless_pfn::{ByteLen, PhysSegment};
 use proptest::prelude::*;
@@ -181,58 +180,55 @@ const PATIENCE: u64 = 10_000_000;
 
 /// What each sector of some part of a device may hold.
 struct Oracle {
-    /// The part, in blocks.
+    /// The part, in sectors.
     part: Range<u64>,
-    block: u64,
-    /// By block: more than one where a write failed and nobody knows how far it got.
+    /// By sector: more than one where a write failed and nobody knows how far it got. A logical block may be longer than
+    /// those of the devices below, which may have written half of it.
     may_hold: Vec<Vec<Vec<u8>>>,
 }
 
 impl Oracle {
-    fn new(part: Range<u64>, block: u64) -> Self {
-        let zero = vec![vec![0; block as usize]];
+    fn new(part: Range<u64>) -> Self {
+        let zero = vec![vec![0; SECTOR as usize]];
         let len = (part.end - part.start) as usize;
         Self {
             part,
-            block,
             may_hold: vec![zero; len],
         }
     }
 
-    fn block(&mut self, number: u64) -> &mut Vec<Vec<u8>> {
+    fn sector(&mut self, number: u64) -> &mut Vec<Vec<u8>> {
         &mut self.may_hold[(number - self.part.start) as usize]
     }
 
-    /// What `ask` writes to block `number`.
-    fn content(&self, op: Op, ask: u64, number: u64) -> Vec<u8> {
+    /// What `ask` writes to sector `number`.
+    fn content(op: Op, ask: u64, number: u64) -> Vec<u8> {
         let byte = |n: u64| match op {
             Op::Write => (ask * 31 + number * 7 + n + n / 256) as u8 | 1,
             _ => 0,
         };
-        (0..self.block).map(byte).collect()
+        (0..SECTOR).map(byte).collect()
     }
 
-    fn wrote(&mut self, op: Op, ask: u64, blocks: Range<u64>, done: u64) {
-        for number in blocks.clone() {
-            let content = self.content(op, ask, number);
-            let may_hold = self.block(number);
-            if number - blocks.start < done {
+    fn wrote(&mut self, op: Op, ask: u64, sectors: Range<u64>, done: u64) {
+        for number in sectors.clone() {
+            let may_hold = self.sector(number);
+            if number - sectors.start < done {
                 may_hold.clear();
             }
-            may_hold.push(content);
+            may_hold.push(Self::content(op, ask, number));
         }
     }
 
-    fn read(&mut self, blocks: Range<u64>, done: u64, bytes: &[u8]) {
-        let size = self.block as usize;
-        for (number, found) in blocks.clone().zip(bytes.chunks(size)) {
-            if number - blocks.start >= done {
+    fn read(&mut self, sectors: Range<u64>, done: u64, bytes: &[u8]) {
+        for (number, found) in sectors.clone().zip(bytes.chunks(SECTOR as usize)) {
+            if number - sectors.start >= done {
                 break;
             }
-            let may_hold = self.block(number);
+            let may_hold = self.sector(number);
             assert!(
                 may_hold.iter().any(|content| content == found),
-                "block {number} of {blocks:?} holds {:?}..., not one of {:?}...",
+                "sector {number} of {sectors:?} holds {:?}..., not one of {:?}...",
                 &found[..8],
                 may_hold.iter().map(|c| &c[..8]).collect::<Vec<_>>(),
             );
@@ -247,7 +243,9 @@ struct Player<'a> {
     /// Where its memory begins.
     memory: u64,
     oracle: Oracle,
-    /// Asks that are out: number, operation, blocks.
+    /// Sectors of a logical block.
+    block: u64,
+    /// Asks that are out: number, operation, sectors.
     out: Vec<(u64, Op, Range<u64>)>,
     pageless: bool,
     failures: u64,
@@ -257,19 +255,20 @@ impl Player<'_> {
     fn play<D: BlockDevice>(&mut self, context: &mut Context<'_, D>, asks: &[Ask]) {
         for (number, ask) in (0..).zip(asks) {
             let part = self.oracle.part.clone();
-            let len = 1 + ask.len % MOST.min(part.end - part.start);
-            let at = part.start + ask.at % (part.end - part.start - len + 1);
-            let blocks = match ask.op {
+            let all = (part.end - part.start) / self.block;
+            let len = 1 + ask.len % MOST.min(all);
+            let at = part.start + ask.at % (all - len + 1) * self.block;
+            let sectors = match ask.op {
                 Op::Flush => 0..0,
-                _ => at..at + len,
+                _ => at..at + len * self.block,
             };
             // Two at the same place at the same time could be anything.
-            let meets = |other: &Range<u64>| other.start < blocks.end && blocks.start < other.end;
+            let meets = |other: &Range<u64>| other.start < sectors.end && sectors.start < other.end;
             if self.out.iter().any(|(_, _, other)| meets(other)) {
                 self.settle(context);
             }
-            let mut bio = self.bio(number, ask, &blocks).with_token(number);
-            self.out.push((number, ask.op, blocks));
+            let mut bio = self.bio(number, ask, &sectors).with_token(number);
+            self.out.push((number, ask.op, sectors));
             while let Err(back) = context.submit(bio) {
                 bio = back.bio;
                 if let Some(done) = context.reap() {
@@ -294,10 +293,9 @@ impl Player<'_> {
         segments
     }
 
-    fn bio(&self, number: u64, ask: &Ask, blocks: &Range<u64>) -> Bio {
-        let size = self.oracle.block;
-        let sector = Sector::new(blocks.start * size / SECTOR);
-        let len = (blocks.end - blocks.start) * size;
+    fn bio(&self, number: u64, ask: &Ask, sectors: &Range<u64>) -> Bio {
+        let sector = Sector::new(sectors.start);
+        let len = (sectors.end - sectors.start) * SECTOR;
         match ask.op {
             Op::Flush => Bio::flush().erase(),
             Op::Discard | Op::WriteZeroes => Bio::with_range(ask.op, sector, ByteLen::new(len)),
@@ -305,10 +303,8 @@ impl Player<'_> {
                 let mut bio = Bio::new(ask.op, sector).with_flags(ask.flags);
                 let segments = self.segments(number, ask, len);
                 if ask.op == Op::Write {
-                    let content = blocks
-                        .clone()
-                        .flat_map(|n| self.oracle.content(ask.op, number, n));
-                    let content: Vec<u8> = content.collect();
+                    let content = |n| Oracle::content(ask.op, number, n);
+                    let content: Vec<u8> = sectors.clone().flat_map(content).collect();
                     let mut rest = &content[..];
                     for &memory in &segments {
                         let (now, after) = rest.split_at(memory.len().get() as usize);
@@ -324,9 +320,9 @@ impl Player<'_> {
 
     fn done(&mut self, done: &Completion) {
         let at = self.out.iter().position(|out| out.0 == done.token());
-        let (number, op, blocks) = self.out.swap_remove(at.expect("nothing completes twice"));
-        let all = blocks.end - blocks.start;
-        let count = done.done().get() / self.oracle.block;
+        let (number, op, sectors) = self.out.swap_remove(at.expect("nothing completes twice"));
+        let all = sectors.end - sectors.start;
+        let count = done.done().get() / SECTOR;
         match done.result() {
             Ok(()) => assert_eq!(count, all, "{done:?}"),
             Err(error) => {
@@ -340,9 +336,9 @@ impl Player<'_> {
             Op::Read => {
                 let segments = done.bio().segments().iter();
                 let bytes: Vec<u8> = segments.flat_map(|&s| bytes_of(self.ram, s)).collect();
-                self.oracle.read(blocks, count, &bytes);
+                self.oracle.read(sectors, count, &bytes);
             }
-            _ => self.oracle.wrote(op, number, blocks, count),
+            _ => self.oracle.wrote(op, number, sectors, count),
         }
     }
 
@@ -376,8 +372,8 @@ fn play(site: &Site, device: &Device, scripts: &[Vec<Ask>]) -> u64 {
         ..QueueConfig::default()
     };
     let queue = RequestQueue::try_new(device, config).unwrap();
-    let block = limits.logical_block.get();
-    let each = limits.capacity.get() / block / scripts.len() as u64;
+    let block = limits.logical_block.get() / SECTOR;
+    let each = limits.capacity.get() / SECTOR / block / scripts.len() as u64;
     let turn = |number: u64, script: &[Ask]| {
         if each == 0 {
             return 0;
@@ -385,7 +381,8 @@ fn play(site: &Site, device: &Device, scripts: &[Vec<Ask>]) -> u64 {
         let mut player = Player {
             ram: &site.ram,
             memory: PLAYERS + number * (ASKS as u64 + 1) * ROOM,
-            oracle: Oracle::new(number * each..(number + 1) * each, block),
+            oracle: Oracle::new(number * each * block..(number + 1) * each * block),
+            block,
             out: Vec::new(),
             pageless: limits.accepts_pageless(),
             failures: 0,
