@@ -345,3 +345,23 @@ fn the_counters_add_up() {
         (1024, 512)
     );
 }
+
+#[test]
+fn a_plug_within_a_plug_holds_back_until_the_outer_one_goes() {
+    let shelf = rig::Shelf::new();
+    let queue = RequestQueue::with_depth(&shelf, 8).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    let mut outer = context.plug();
+    outer.submit(rig::sector(0)).unwrap();
+    let mut inner = outer.plug();
+    inner.submit(rig::sector(8)).unwrap();
+    drop(inner);
+    assert_eq!(shelf.kept(), 0);
+    outer.submit(rig::sector(16)).unwrap();
+    drop(outer);
+    assert_eq!(shelf.sectors(), [0, 8, 16]);
+    for _ in 0..3 {
+        shelf.succeed(0);
+    }
+    context.drain(|done| assert_eq!(done.result(), Ok(())));
+}
