@@ -33,6 +33,7 @@ use crate::request::merge::Incoming;
 use crate::request::{self, Done, Request};
 use crate::status::BlkError;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::relax;
 pub use plug::Plug;
 
 /// What a context shows to those who quiesce its queue.
@@ -304,7 +305,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         while self.in_flight() != 0 {
             match self.reap() {
                 Some(completion) => each(completion),
-                None => core::hint::spin_loop(),
+                None => relax(),
             }
         }
     }
