@@ -86,6 +86,7 @@ impl<'a> Span<'a> {
 
     /// Has this many cache lines from its start on brought near, and their translation, to be read or written
     /// in a moment. Changes nothing, never waits, and may go beyond the end.
+    #[cfg(feature = "std")]
     #[inline]
     pub(crate) fn expect(&self, write: bool, lines: usize) {
         for line in 0..lines {
@@ -108,10 +109,11 @@ impl fmt::Debug for Span<'_> {
 }
 
 /// Bytes that move between caches together.
+#[cfg(feature = "std")]
 const CACHE_LINE: usize = 64;
 
 /// Any address will do: where there is nothing, nothing happens.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(feature = "std", target_arch = "x86_64", not(miri)))]
 #[inline(always)]
 fn prefetch(at: *const u8, write: bool) {
     // SAFETY: neither instruction reads, writes or faults, as far as a program can tell.
@@ -124,7 +126,7 @@ fn prefetch(at: *const u8, write: bool) {
     }
 }
 
-#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+#[cfg(all(feature = "std", not(all(target_arch = "x86_64", not(miri)))))]
 fn prefetch(_at: *const u8, _write: bool) {}
 
 /// # Safety
