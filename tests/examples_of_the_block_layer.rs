@@ -83,7 +83,13 @@ fn blkparse_reads_the_trace_that_is_written() {
         };
         text.lines().filter_map(step).collect()
     };
-    assert_eq!(steps(README), steps(&parsed), "{parsed}");
+    // What the README shows is shortened, and in this order.
+    let shown = steps(README);
+    assert!(shown.len() > 10, "{shown:?}");
+    let mut found = steps(&parsed).into_iter();
+    for step in shown {
+        assert!(found.any(|f| f == step), "{step:?} is not in\n{parsed}");
+    }
 }
 
 #[test]
