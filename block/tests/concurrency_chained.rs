@@ -117,3 +117,18 @@ fn a_bio_fails_if_a_part_does_that_another_context_submitted() {
     assert_eq!(*called.lock().unwrap(), [(1, Err(BlkError::Medium))]);
     assert_eq!(one.in_flight(), 0);
 }
+
+#[test]
+fn parts_that_are_made_anew_each_time_do_not_pile_up() {
+    let queue = RequestQueue::with_depth(NullDevice::new(limits()), 4).unwrap();
+    let mut context = queue.context(QueueId::new(0)).unwrap();
+    for _ in 0..100 {
+        let (mut parent, mut part) = (discard(0, 1), discard(8, 2));
+        part.chain_to(&mut parent);
+        context.submit(part).unwrap();
+        context.submit(parent).unwrap();
+        drop(context.reap().unwrap().into_bio());
+    }
+    // Their memory is the pool's, which wants no more than can be in flight.
+    assert_eq!(context.pool().available(), 4);
+}

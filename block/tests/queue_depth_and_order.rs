@@ -5,8 +5,8 @@ extern crate alloc;
 mod rig;
 
 use pageless_block::{
-    Bio, BlkError, BlockDevice, Failure, Limits, MAX_DEPTH, QueueConfig, QueueError, QueueId,
-    RejectReason, Request, RequestQueue, Sector, Submitted, submit_sync,
+    Bio, BlkError, BlockDevice, Context, Failure, Limits, MAX_DEPTH, QueueConfig, QueueError,
+    QueueId, RejectReason, Request, RequestQueue, Sector, Submitted, submit_sync,
 };
 use pageless_pfn::ByteLen;
 
@@ -37,7 +37,12 @@ fn a_full_queue_gives_the_bio_back_and_takes_the_next_after_a_reap() {
 fn tags_in_flight_are_distinct_and_below_the_depth() {
     let shelf = rig::Shelf::new();
     let queue = RequestQueue::with_depth(&shelf, 7).unwrap();
-    let mut context = queue.context(rig::QUEUE).unwrap();
+    tags_are_distinct(&shelf, queue.context(rig::QUEUE).unwrap());
+    tags_are_distinct(&shelf, queue.shared_context(rig::QUEUE).unwrap());
+}
+
+fn tags_are_distinct(shelf: &rig::Shelf, mut context: Context<'_, &rig::Shelf>) {
+    let queue = context.queue();
     for round in 0..5 {
         while context.in_flight() < 7 {
             context.submit(rig::sector(8)).unwrap();
@@ -65,8 +70,8 @@ fn tags_in_flight_are_distinct_and_below_the_depth() {
 fn contexts_that_share_a_hardware_queue_share_its_tags() {
     let shelf = rig::Shelf::new();
     let queue = RequestQueue::with_depth(&shelf, 3).unwrap();
-    let mut first = queue.context(rig::QUEUE).unwrap();
-    let mut second = queue.context(rig::QUEUE).unwrap();
+    let mut first = queue.shared_context(rig::QUEUE).unwrap();
+    let mut second = queue.shared_context(rig::QUEUE).unwrap();
     for n in 0..2 {
         first.submit(rig::sector(n)).unwrap();
     }
@@ -85,6 +90,24 @@ fn contexts_that_share_a_hardware_queue_share_its_tags() {
         assert_eq!(first.reap().unwrap().token(), n);
     }
     assert_eq!((queue.in_flight(), second.in_flight()), (0, 0));
+}
+
+#[test]
+fn a_hardware_queue_belongs_to_one_context_or_is_shared_by_several() {
+    let shelf = rig::Shelf::new();
+    let queue = RequestQueue::with_depth(&shelf, 3).unwrap();
+    let taken = Some(QueueError::Taken { id: rig::QUEUE });
+    for _ in 0..2 {
+        let sole = queue.context(rig::QUEUE).unwrap();
+        assert_eq!(queue.context(rig::QUEUE).err(), taken);
+        assert_eq!(queue.shared_context(rig::QUEUE).err(), taken);
+        drop(sole);
+        let one = queue.shared_context(rig::QUEUE).unwrap();
+        let other = queue.shared_context(rig::QUEUE).unwrap();
+        assert_ne!(one.number(), other.number());
+        drop(one);
+        assert_eq!(queue.context(rig::QUEUE).err(), taken, "one is left");
+    }
 }
 
 #[test]
@@ -135,9 +158,10 @@ fn a_split_bio_keeps_one_place_and_has_as_many_pieces_at_the_device_as_there_are
     context
         .submit(Bio::discard(Sector::new(0), ByteLen::new(3 * 8192 + 512)))
         .unwrap();
-    for at_device in [[0, 16], [16, 32], [32, 48]] {
+    // Whoever has pieces that wait for a tag counts for one more.
+    for (at_device, out) in [([0, 16], 3), ([16, 32], 3), ([32, 48], 2)] {
         assert_eq!(shelf.sectors(), at_device);
-        assert_eq!((context.in_flight(), queue.in_flight()), (1, 2));
+        assert_eq!((context.in_flight(), queue.in_flight()), (1, out));
         shelf.succeed(0);
         assert!(context.reap().is_none());
     }
@@ -320,4 +344,24 @@ fn the_counters_add_up() {
         (counters.bytes_discarded, counters.bytes_zeroed),
         (1024, 512)
     );
+}
+
+#[test]
+fn a_plug_within_a_plug_holds_back_until_the_outer_one_goes() {
+    let shelf = rig::Shelf::new();
+    let queue = RequestQueue::with_depth(&shelf, 8).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    let mut outer = context.plug();
+    outer.submit(rig::sector(0)).unwrap();
+    let mut inner = outer.plug();
+    inner.submit(rig::sector(8)).unwrap();
+    drop(inner);
+    assert_eq!(shelf.kept(), 0);
+    outer.submit(rig::sector(16)).unwrap();
+    drop(outer);
+    assert_eq!(shelf.sectors(), [0, 8, 16]);
+    for _ in 0..3 {
+        shelf.succeed(0);
+    }
+    context.drain(|done| assert_eq!(done.result(), Ok(())));
 }

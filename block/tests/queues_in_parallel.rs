@@ -34,7 +34,10 @@ fn read_back_what_was_written(hw_queues: u16) {
             let (queue, ram, completed) = (&queue, &ram, &completed);
             threads.spawn(move || {
                 let id = QueueId::new(thread as u16 % hw_queues);
-                let mut context = queue.context(id).unwrap();
+                let mut context = match u64::from(hw_queues) {
+                    THREADS => queue.context(id).unwrap(),
+                    _ => queue.shared_context(id).unwrap(),
+                };
                 let buffer = |slot: u64| rig::segment(ram, (thread * 32 + slot) * 4096 + 17, 2048);
                 for round in 0..ROUNDS {
                     // Interleaved with the other threads' places, a tebibyte apart and next door.

@@ -13,6 +13,7 @@ use pageless_pfn::ByteLen;
 
 use crate::bio::chain::{Chain, finish};
 use crate::bio::completion::{Completion, Notify};
+use crate::bio::part::Cursor;
 use crate::bio::pool::BioPool;
 use crate::bio::{self, Bio};
 use crate::clock::Nanos;
@@ -32,11 +33,12 @@ use crate::queue::{HwQueue, RequestQueue};
 use crate::request::merge::Incoming;
 use crate::request::{self, Done, Request};
 use crate::status::BlkError;
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32};
 pub use plug::Plug;
 
-/// What a context shows to those who quiesce its queue.
+/// What a context shows to those who quiesce its queue. Written for every bio, and so on cache lines of its own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Presence {
     /// Whether its thread is in [`BlockDevice::submit`], or about to look whether it may.
     pub(crate) issuing: AtomicBool,
@@ -74,7 +76,8 @@ pub(crate) struct Presence {
 /// # Panics
 /// Dropping a context while bios are out panics, or prints if the thread is panicking already:
 /// their completions would have nowhere to go. [`Context::drain`] first. Bios that are finished and not
-/// reaped are dropped quietly.
+/// reaped are dropped quietly. A hardware queue that such a context had for itself gets no other: the device
+/// may still use its tags.
 pub struct Context<'q, D: BlockDevice> {
     queue: &'q RequestQueue<D>,
     hw: &'q HwQueue,
@@ -93,6 +96,8 @@ pub struct Context<'q, D: BlockDevice> {
     /// Requests that are not in use.
     #[expect(clippy::vec_box, reason = "the boxes are what is handed out")]
     requests: Vec<Box<request::Inner>>,
+    /// Bios of a merged request, on the way to their ends; empty between calls, unless a callback has panicked.
+    settled: VecDeque<Box<bio::Inner>>,
     /// Finished, in order, for those who reap.
     finished: VecDeque<Box<bio::Inner>>,
     /// Pieces of accepted bios for which there was no tag.
@@ -102,8 +107,8 @@ pub struct Context<'q, D: BlockDevice> {
     plugged: bool,
     /// What the flush sequence has to do next; empty between calls.
     todo: VecDeque<Next>,
-    /// What the device has handed over and we have not looked at; empty between calls.
-    landing: Vec<Done>,
+    /// What the device has handed over and we have not looked at; empty between calls, as `settled` is.
+    landing: VecDeque<Done>,
     /// What time it was when it last looked.
     time: Nanos,
     /// Bios handed back, of those accepted.
@@ -129,12 +134,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
+            settled: VecDeque::new(),
             finished: VecDeque::with_capacity(places),
             backlog: VecDeque::new(),
             plug: Vec::new(),
             plugged: false,
             todo: VecDeque::new(),
-            landing: Vec::new(),
+            landing: VecDeque::new(),
             time: Nanos::ZERO,
             returned: 0,
             counters: QueueCounters::default(),
@@ -244,18 +250,26 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             flags = BioFlags::empty();
         }
         let chain = Chain::of_pieces();
+        // With one segment more than a request can have there is no need to look at those after it.
+        let most = (self.queue.limits().max_segments as usize).saturating_add(1);
+        let mut cursor = Cursor::default();
         let mut at = 0;
         while at < whole.len {
             let Some(mut piece) = self.pool.take_piece() else {
                 chain.fail(at, BlkError::Resource);
                 break;
             };
-            piece.copy_part(&whole, at, whole.len - at);
-            match self.queue.cutter.cut(&shape_of(&piece, flags)) {
+            let all = piece.copy_rest(&whole, at, cursor, most);
+            let mut cut = self.queue.cutter.cut(&shape_of(&piece, flags));
+            if !all && !matches!(cut, Cut::After(_)) {
+                piece.copy_rest(&whole, at, cursor, usize::MAX);
+                cut = self.queue.cutter.cut(&shape_of(&piece, flags));
+            }
+            match cut {
                 Cut::Fits => {}
                 Cut::After(len) => {
                     let rest = whole.sector.get() + (at + len.get()) / SECTOR_SIZE;
-                    self.tell_bio(Action::Split, &piece, piece.len, rest);
+                    self.tell_bio(Action::Split, &piece, whole.len - at, rest);
                     self.counters.splits += 1;
                     piece.truncate(len.get());
                 }
@@ -265,6 +279,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                     break;
                 }
             }
+            cursor.advance(&whole.segments, piece.len);
             at += piece.len;
             piece.part_of = Some(chain.link());
             let incoming = Incoming {
@@ -299,12 +314,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// Waits until nothing is in flight and hands every completion that is to be reaped to `each`.
     ///
-    /// Asks the device again and again while it holds requests: this call keeps the CPU busy.
+    /// Asks the device again and again while it holds requests: this call keeps the CPU busy. A clock that is moved by
+    /// hand is told when the next timeout is due.
     pub fn drain(&mut self, mut each: impl FnMut(Completion)) {
         while self.in_flight() != 0 {
             match self.reap() {
                 Some(completion) => each(completion),
-                None => core::hint::spin_loop(),
+                None => self.idle(),
             }
         }
     }
@@ -387,11 +403,16 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline(never)]
     fn finish_odd(&mut self, bio: Box<bio::Inner>) {
         let (pool, counters, returned) = (&mut self.pool, &mut self.counters, &mut self.returned);
+        let places = usize::from(self.queue.places);
         let recycle = |part: Box<bio::Inner>, submitted| {
             if submitted {
                 // A bio like any other, but that nobody gets it back.
                 counters.count(&part);
                 *returned += 1;
+                if pool.available() >= places {
+                    // It need not have come from the pool, which would grow for ever.
+                    return;
+                }
             }
             pool.put_inner(part);
         };
@@ -452,16 +473,14 @@ fn shape_of(bio: &bio::Inner, flags: BioFlags) -> Shape<'_> {
 
 impl<D: BlockDevice> Drop for Context<'_, D> {
     fn drop(&mut self) {
-        // A driver may have panicked: nobody is to wait for it. Release: as in `issue`.
-        self.presence.issuing.store(false, Ordering::Release);
         let mut present = self.queue.present.lock();
         present.retain(|other| !Arc::ptr_eq(other, &self.presence));
         drop(present);
-        self.queue.leave(self.hw, self.sole);
         let out = self.in_flight() - self.finished.len() as u32;
         if out == 0 {
-            return;
+            return self.queue.leave(self.hw, self.sole);
         }
+        // The hardware queue is not free: requests of ours may be at the device, and their tags with them.
         let (id, number) = (self.hw.id.get(), self.number);
         #[cfg(feature = "std")]
         if std::thread::panicking() {

@@ -63,6 +63,15 @@ pub(crate) struct Driver<'q> {
     patience: u64,
 }
 
+/// Whether it is worth while to try again.
+fn assert_passing(reason: RejectReason) {
+    let passing = matches!(
+        reason,
+        RejectReason::QueueFull { .. } | RejectReason::Frozen
+    );
+    assert!(passing, "{reason}");
+}
+
 impl<'q> Driver<'q> {
     /// With the `part`-th of `parts` parts of the device, and contexts on these hardware queues.
     pub(crate) fn new(
@@ -108,6 +117,7 @@ impl<'q> Driver<'q> {
             match step {
                 Step::Submit(io) => self.submit(io),
                 Step::Plugged(ios) => self.submit_plugged(ios),
+                Step::Quiesced(ios) => self.submit_quiesced(ios),
                 Step::Reap(context) => {
                     let context = context % self.contexts.len();
                     self.reap(context);
@@ -321,7 +331,7 @@ impl<'q> Driver<'q> {
             match self.contexts[context].submit(bio) {
                 Ok(()) => break self.submitted(token),
                 Err(rejected) => {
-                    assert!(matches!(rejected.reason, RejectReason::QueueFull { .. }));
+                    assert_passing(rejected.reason);
                     ticket = self.rejected(token);
                     bio = rejected.bio;
                 }
@@ -341,6 +351,35 @@ impl<'q> Driver<'q> {
         // Out of the way of `self`, for a plug borrows it.
         let mut own = self.contexts.remove(context);
         let mut plug = own.plug();
+        let rest = self.submit_some(&mut plug, ios);
+        drop(plug);
+        self.contexts.insert(context, own);
+        self.collect();
+        for io in rest {
+            self.submit(io);
+        }
+    }
+
+    fn submit_quiesced(&mut self, ios: &[Io]) {
+        let context = ios[0].context % self.contexts.len();
+        let mut own = self.contexts.remove(context);
+        let queue = self.queue;
+        let quiesced = queue.quiesce();
+        let rest = queue.device().left_alone(|| {
+            let rest = self.submit_some(&mut own, ios);
+            own.poll();
+            rest
+        });
+        drop(quiesced);
+        self.contexts.insert(context, own);
+        self.collect();
+        for io in rest {
+            self.submit(io);
+        }
+    }
+
+    /// Without waiting for anything: as far as that goes. The rest.
+    fn submit_some<'i>(&mut self, own: &mut Context<'q, Strict>, ios: &'i [Io]) -> &'i [Io] {
         let mut rest = ios;
         while let [io, after @ ..] = rest {
             let range = self.range_of(io);
@@ -349,10 +388,10 @@ impl<'q> Driver<'q> {
             }
             let (bio, ticket) = self.bio_for(io, &range);
             let token = self.about_to_submit(&bio, &range, ticket);
-            match plug.submit(bio) {
+            match own.submit(bio) {
                 Ok(()) => self.submitted(token),
                 Err(rejected) => {
-                    assert!(matches!(rejected.reason, RejectReason::QueueFull { .. }));
+                    assert_passing(rejected.reason);
                     self.rejected(token);
                     break;
                 }
@@ -360,12 +399,7 @@ impl<'q> Driver<'q> {
             self.last = range;
             rest = after;
         }
-        drop(plug);
-        self.contexts.insert(context, own);
-        self.collect();
-        for io in rest {
-            self.submit(io);
-        }
+        rest
     }
 
     fn about_to_submit(&mut self, bio: &Bio, range: &Range<u64>, ticket: Option<Ticket>) -> u64 {

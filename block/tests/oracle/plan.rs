@@ -52,6 +52,8 @@ pub(crate) enum Step {
     Submit(Io),
     /// All of them on the context of the first, held back together.
     Plugged(Vec<Io>),
+    /// While nothing may go to the device.
+    Quiesced(Vec<Io>),
     Reap(usize),
     /// Until nothing is in flight.
     Drain,
@@ -263,6 +265,7 @@ pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => io().prop_map(Step::Submit),
         3 => proptest::collection::vec(io(), 1..8).prop_map(Step::Plugged),
+        1 => proptest::collection::vec(io(), 1..8).prop_map(Step::Quiesced),
         4 => (0..3_usize).prop_map(Step::Reap),
         1 => Just(Step::Drain),
     ];

@@ -90,6 +90,8 @@ struct State {
     expected: BTreeMap<u64, Expected>,
     rng: Rng,
     seen: Seen,
+    /// How many there are who say that it must be left alone.
+    stopped: u32,
 }
 
 pub(crate) struct Strict {
@@ -120,6 +122,7 @@ impl Strict {
                 expected: BTreeMap::new(),
                 rng: Rng::with_seed(manner.seed),
                 seen: Seen::default(),
+                stopped: 0,
             }),
         }
     }
@@ -222,6 +225,19 @@ impl Strict {
 
     pub(crate) fn seen(&self) -> Seen {
         self.state().seen
+    }
+
+    /// While `f` runs nothing may come.
+    pub(crate) fn left_alone<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.state().stopped += 1;
+        let result = f();
+        self.state().stopped -= 1;
+        result
+    }
+
+    /// How many requests are here.
+    pub(crate) fn here(&self) -> usize {
+        self.state().kept.len()
     }
 
     /// What the bios are that should have completed.
@@ -461,6 +477,7 @@ impl BlockDevice for Strict {
 
     fn submit(&self, request: Request) -> Submitted {
         let mut state = self.state();
+        assert_eq!(state.stopped, 0, "the queue is quiesced: {request:?}");
         self.assert_legal(&request);
         if state.rng.u8(..) < self.manner.busy {
             state.seen.busy += 1;

@@ -16,8 +16,8 @@ use crate::position::{SECTOR_SIZE, Sector};
 use crate::priority::Priority;
 use crate::queue::HwQueue;
 use crate::queue::admission::RejectReason;
-use crate::queue::context::Context;
 use crate::queue::context::plug::{PLUG_FLUSH_SIZE, PLUG_REQUESTS};
+use crate::queue::context::{Context, Presence};
 use crate::queue::flush::{Needs, Next, Step};
 use crate::queue::mailbox::{Letter, Mailbox};
 use crate::request::merge::{Incoming, Merge};
@@ -31,6 +31,18 @@ enum Issued {
     Kept,
     /// It could not go, and waits in the hardware queue.
     Parked,
+}
+
+/// That a call of the driver is under way. Also a driver that panics has returned then: whoever quiesces the queue
+/// is not to wait for it, and the context may live on.
+struct Issuing<'a>(&'a Presence);
+
+impl Drop for Issuing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: pairs with the load in `RequestQueue::quiesce`, which then knows the call is over.
+        self.0.issuing.store(false, Ordering::Release);
+    }
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
@@ -501,9 +513,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             self.hw_of(&request).park(request, first);
             return Issued::Parked;
         }
+        let issuing = Issuing(&self.presence);
         let submitted = self.hand_over(request);
-        // Release: pairs with the load in `RequestQueue::quiesce`, which then knows the call is over.
-        self.presence.issuing.store(false, Ordering::Release);
+        drop(issuing);
         match submitted {
             Submitted::Done(done) => {
                 self.found(&done);
@@ -515,7 +527,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     #[inline]
-    fn hand_over(&mut self, mut request: Request) -> Submitted {
+    fn hand_over(&self, mut request: Request) -> Submitted {
         let queue = self.queue;
         if queue.elevator.is_some() {
             let hw = self.hw_of(&request);
@@ -686,14 +698,15 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.odd = false;
         inner.replaced = None;
         inner.device_segments = None;
-        let first = inner.bios.take_first();
+        let mut next = inner.bios.take_first();
         let mut rest = mem::take(inner.bios.rest_mut());
-        let mut bios = first.into_iter().chain(rest.drain(..)).peekable();
-        while let Some(mut bio) = bios.next() {
+        let mut others = rest.drain(..);
+        while let Some(mut bio) = next {
+            next = others.next();
             // Merged: each gets its share of what is done, and those that are done have not failed. But a
             // driver may fail after the last byte, and somebody must hear of it.
             let done = left.min(bio.len);
-            let spared = done == bio.len && bios.peek().is_some();
+            let spared = done == bio.len && next.is_some();
             bio.result = if spared { Ok(()) } else { result };
             bio.done = done;
             left -= done;
@@ -701,11 +714,19 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 bio.written = written;
                 bio.odd = true;
             }
-            self.finish_bio(bio);
+            self.settled.push_back(bio);
         }
-        drop(bios);
+        drop(others);
         *inner.bios.rest_mut() = rest;
         self.put_settled(inner);
+        self.finish_settled();
+    }
+
+    /// One by one, and the request is out of the way already: should a callback panic, the others are still there.
+    fn finish_settled(&mut self) {
+        while let Some(bio) = self.settled.pop_front() {
+            self.finish_bio(bio);
+        }
     }
 
     #[inline]
@@ -721,18 +742,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// Asks the device what it has finished, and sends what could not go before.
     pub fn poll(&mut self) {
         self.look_at_clock();
+        self.finish_settled();
         self.unplug();
         // The device may hold a lock of its own while it hands things over, so nothing is submitted
         // before it has returned.
         let landing = &mut self.landing;
         self.queue
             .device
-            .poll(self.hw.id, &mut |done| landing.push(done));
-        let mut landing = mem::take(&mut self.landing);
-        for done in landing.drain(..) {
+            .poll(self.hw.id, &mut |done| landing.push_back(done));
+        // One by one: should a callback panic, the others are still there.
+        while let Some(done) = self.landing.pop_front() {
             self.land(done);
         }
-        self.landing = landing;
         while let Some(letter) = self.home.pop() {
             match letter {
                 Letter::Request(done) => self.handle(done),
@@ -805,6 +826,23 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                     deadline.store(again.unwrap_or(now).get().max(1), Ordering::Relaxed);
                 }
             }
+        }
+    }
+
+    /// There is nothing to do but to wait: for a clock that others move by hand, until the next timeout.
+    #[cold]
+    pub(super) fn idle(&self) {
+        core::hint::spin_loop();
+        let Some(clock) = &self.queue.clock else {
+            return;
+        };
+        let deadlines = self.hw.deadlines.iter();
+        let next = deadlines
+            .map(|at| at.load(Ordering::Relaxed))
+            .filter(|at| *at != 0)
+            .min();
+        if let Some(next) = next {
+            clock.idle_until(Nanos::new(next));
         }
     }
 
