@@ -1,8 +1,10 @@
-//! Hazard: a device with a volatile cache says that something is durable, the power goes, and it is not.
+//! Hazard: a device with a volatile cache says that something is durable, the power goes, and it is
+//! not.
 //!
-//! Scripts of writes, flushes, discards and write-zeroes run over a volatile write cache. The power goes after every
-//! single request that the cache, or the store behind it, has seen; then an arbitrary part of what was
-//! not flushed has reached the store. What is found there must be explained by what the caller was told before.
+//! Scripts of writes, flushes, discards and write-zeroes run over a volatile write cache. The power
+//! goes after every single request that the cache, or the store behind it, has seen; then an
+//! arbitrary part of what was not flushed has reached the store. What is found there must be
+//! explained by what the caller was told before.
 
 extern crate alloc;
 
@@ -321,8 +323,8 @@ fn judge(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// What was completed before this moment is durable: a flush that was submitted then is known to have happened,
-/// because the caller was told, or because data is there that had to wait for it.
+/// What was completed before this moment is durable: a flush that was submitted then is known to
+/// have happened, because the caller was told, or because data is there that had to wait for it.
 fn flushed_until(run: &Run, sectors: &[u8]) -> u64 {
     let happened = |told: &&Told| {
         let told_so = told.completed.is_some_and(|c| c.ok || c.sectors != 0);

@@ -158,9 +158,10 @@ fn a_split_bio_keeps_one_place_and_has_as_many_pieces_at_the_device_as_there_are
     context
         .submit(Bio::discard(Sector::new(0), ByteLen::new(3 * 8192 + 512)))
         .unwrap();
-    for at_device in [[0, 16], [16, 32], [32, 48]] {
+    // Whoever has pieces that wait for a tag counts for one more.
+    for (at_device, out) in [([0, 16], 3), ([16, 32], 3), ([32, 48], 2)] {
         assert_eq!(shelf.sectors(), at_device);
-        assert_eq!((context.in_flight(), queue.in_flight()), (1, 2));
+        assert_eq!((context.in_flight(), queue.in_flight()), (1, out));
         shelf.succeed(0);
         assert!(context.reap().is_none());
     }

@@ -1,5 +1,6 @@
-//! Hazard: a device that stands on others reports the wrong part of a request as done, flushes only some of those below,
-//! lets something reach what lies beside it, or fails and delays otherwise than it was told.
+//! Hazard: a device that stands on others reports the wrong part of a request as done, flushes only
+//! some of those below, lets something reach what lies beside it, or fails and delays otherwise
+//! than it was told.
 
 extern crate alloc;
 
@@ -10,11 +11,11 @@ use core::time::Duration;
 use std::sync::Mutex;
 
 use pageless_block::{
-    Action, Bio, BlkError, BlockDevice, BytePos, Clock, Delay, Effect, Event, Fault, Features,
-    Flakey, FrameAccess, Latencies, Latency, Limits, Linear, LinearError, ManualClock, Nanos, Op,
-    Partition, PartitionError, PowerCut, Probe, QueueConfig, QueueId, RamFrames, Request,
-    RequestQueue, Sector, Stripe, StripeError, Submitted, WriteCache, WriteCacheConfig,
-    WriteCacheError, ZoneLimits, submit_sync,
+    Action, Bio, BlkError, BlockDevice, BytePos, Clock, Completion, Context, Delay, Effect, Event,
+    Fault, Features, Flakey, FrameAccess, Latencies, Latency, Limits, Linear, LinearError,
+    ManualClock, Nanos, Op, Partition, PartitionError, PowerCut, Probe, QueueConfig, QueueId,
+    RamFrames, Request, RequestQueue, Sector, Stripe, StripeError, Submitted, WriteCache,
+    WriteCacheConfig, WriteCacheError, ZoneLimits, submit_sync,
 };
 use pageless_pfn::ByteLen;
 use stacking_rig::{Later, SECTOR, Seen, Store, bytes_of, ram, segment};
@@ -151,33 +152,54 @@ fn chunk_of(sectors: u64) -> ByteLen {
     ByteLen::new(sectors * SECTOR)
 }
 
+/// A device below, of whichever kind.
+type Below<'a> = Box<dyn BlockDevice + 'a>;
+
 #[test]
 #[cfg_attr(miri, ignore = "maps memory")]
 fn a_flush_reaches_every_device_below_exactly_once_and_then_is_answered() {
     let ram = ram(1);
-    let stores: Vec<_> = (0..4).map(|_| caching_store(&ram, 16)).collect();
-    let later = |n: usize, room| Later::new(Arc::clone(&stores[n]), room, n as u64);
-    type Device<'a> = Box<dyn BlockDevice + 'a>;
-    // One that is done at once, two that take their time, one of which has room for a single request; side by side, and
-    // another behind them.
-    let part = Partition::try_new(later(1, 8), BytePos::new(SECTOR), chunk_of(12)).unwrap();
-    let row: [Device<'_>; 3] = [Box::new(&stores[0]), Box::new(part), Box::new(later(2, 1))];
-    let stripe = Stripe::try_new(chunk_of(2), row).unwrap();
-    let all: [Device<'_>; 2] = [Box::new(stripe), Box::new(&stores[3])];
-    let device = Linear::try_new(all).unwrap();
-    let queue = RequestQueue::with_depth(&device, 8).unwrap();
-    let mut context = queue.context(QueueId::new(0)).unwrap();
-    for round in 1..=20 {
-        // Something else is on the way at the same time, so that there is no room at times.
-        for _ in 0..3 {
-            let read = Bio::read(Sector::new(4), segment(&ram, 0, SECTOR));
-            context.submit(read).unwrap();
+    // How many requests each has room for; `None` is one that is done when it returns.
+    let rooms = [None, Some(1), Some(8)];
+    for kinds in 0..3_usize.pow(4) {
+        let stores: Vec<_> = (0..4).map(|_| caching_store(&ram, 16)).collect();
+        let member = |n: usize| -> Below<'_> {
+            match rooms[kinds / 3_usize.pow(n as u32) % 3] {
+                None => Box::new(&stores[n]),
+                Some(room) => Box::new(Later::new(Arc::clone(&stores[n]), room, n as u64)),
+            }
+        };
+        let part = Partition::try_new(member(1), BytePos::new(SECTOR), chunk_of(12)).unwrap();
+        let row: [Below<'_>; 3] = [member(0), Box::new(part), member(2)];
+        let stripe = Stripe::try_new(chunk_of(2), row).unwrap();
+        let all: [Below<'_>; 2] = [Box::new(stripe), member(3)];
+        let device = Linear::try_new(all).unwrap();
+        let queue = RequestQueue::with_depth(&device, 8).unwrap();
+        let mut context = queue.context(QueueId::new(0)).unwrap();
+        for round in 1..=4 {
+            // Something else is on the way to each at the same time, so that there is no room.
+            for at in [0, 2, 4, 36] {
+                let read = Bio::read(Sector::new(at), segment(&ram, 0, SECTOR));
+                context.submit(read).unwrap();
+            }
+            context.submit(Bio::flush()).unwrap();
+            wait(&mut context, |done| done.result().unwrap());
+            for store in &stores {
+                assert_eq!(store.seen_of(Op::Flush).len(), round, "kinds {kinds}");
+            }
         }
-        context.submit(Bio::flush()).unwrap();
-        context.drain(|done| done.result().unwrap());
-        for store in &stores {
-            assert_eq!(store.seen_of(Op::Flush).len(), round);
+    }
+}
+
+/// Waits for everything that is out, but not for ever.
+fn wait<D: BlockDevice>(context: &mut Context<'_, D>, mut each: impl FnMut(Completion)) {
+    let mut idle = 0;
+    while context.in_flight() != 0 {
+        match context.reap() {
+            Some(done) => each(done),
+            None => idle += 1,
         }
+        assert!(idle < 100_000, "{} never complete", context.in_flight());
     }
 }
 
@@ -317,7 +339,8 @@ fn whoever_looks_on_sees_from_where_to_where_each_request_was_sent() {
         .iter()
         .map(|event| (event.detail, event.sector.get(), event.len.get() / SECTOR))
         .collect();
-    // Sectors 1 and 2 of the concatenation are 3 and 4 of the stripes: the end of one chunk, the start of the next.
+    // Sectors 1 and 2 of the concatenation are 3 and 4 of the stripes: the end of one chunk, the
+    // start of the next.
     let expected = [
         (0, 1, 1),
         (1, 1, 1),
@@ -439,7 +462,7 @@ fn what_takes_too_long_is_taken_back_from_wherever_it_is() {
     assert!(context.reap().is_none());
     clock.advance(Duration::from_secs(2));
     let mut count = 0;
-    context.drain(|done| {
+    wait(&mut context, |done| {
         assert_eq!(done.result(), Err(BlkError::Timeout));
         count += 1;
     });

@@ -353,7 +353,8 @@ impl<D: BlockDevice> RequestQueue<D> {
         self.hw.len() as u16
     }
 
-    /// Requests in flight: plugged, waiting, scheduled or at the device.
+    /// Requests in flight: plugged, waiting, scheduled or at the device; and one for each context that has pieces
+    /// of a bio for which there was no tag.
     pub fn in_flight(&self) -> u32 {
         let present = self.present.lock();
         // Acquire: pairs with the Release in `Context::settle`. Who sees nothing out sees what was done.
