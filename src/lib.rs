@@ -14,7 +14,7 @@
 //! [`block`] never reaches [`memmap`]: I/O needs no descriptors. What needs both, a driver that
 //! insists on pinning descriptors while requests are in flight, is [`run`], and so it is here.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 extern crate alloc;
 

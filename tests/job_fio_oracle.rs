@@ -103,7 +103,7 @@ fn what_is_accepted_here_is_accepted_by_fio() {
     if fio().is_none() {
         return;
     }
-    let mut text = "[global]\nioengine=null\nsize=10m\n".to_owned();
+    let mut text = "[global]\nioengine=psync\nsize=10m\n".to_owned();
     let lines = [
         "rw=read",
         "rw=write",
@@ -192,6 +192,7 @@ fn what_is_accepted_here_is_accepted_by_fio() {
         "description=some words",
         "kb_base=1000",
         "direct=1\nthread",
+        "ioengine=null",
     ];
     for (n, options) in lines.iter().enumerate() {
         text.push_str(&format!("[s{n}]\n{options}\n"));

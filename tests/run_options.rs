@@ -179,6 +179,20 @@ fn progress_without_a_terminal_is_one_line_for_each_way_and_group() {
 }
 
 #[test]
+fn processor_time_of_the_ramp_is_not_counted() {
+    let job =
+        "[a]\nioengine=null\nrw=randread\nsize=1m\ntime_based\nramp_time=400ms\nruntime=200ms\n";
+    let report = Bench::new(job).report(&["--memmap", "pfn"]);
+    let job = &jobs(&report)[0];
+    let used: f64 = ["usr_cpu", "sys_cpu"]
+        .map(|key| job[key].as_f64().expect("a share"))
+        .iter()
+        .sum();
+    // One thread; ticks of 10 ms. With the ramp it would be 300.
+    assert!(used < 150.0, "{used} %");
+}
+
+#[test]
 fn help_teaches_with_examples() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_pageless"))
         .args(["run", "--help"])

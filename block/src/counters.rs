@@ -1,5 +1,8 @@
 //! What a context has seen.
 
+use crate::bio;
+use crate::op::Op;
+
 /// Counts of one context since it was made. Plain numbers: a context belongs to one thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounters {
@@ -29,4 +32,22 @@ pub struct QueueCounters {
     pub bytes_discarded: u64,
     /// Bytes of write-zeroes that succeeded.
     pub bytes_zeroed: u64,
+}
+
+impl QueueCounters {
+    /// A bio has finished.
+    #[inline]
+    pub(crate) fn count(&mut self, bio: &bio::Inner) {
+        if bio.result.is_err() {
+            self.failed += 1;
+        }
+        match bio.op {
+            Op::Read => self.bytes_read += bio.done,
+            Op::Write if bio.len == 0 => self.flushes += u64::from(bio.result.is_ok()),
+            Op::Write | Op::ZoneAppend => self.bytes_written += bio.done,
+            Op::Discard | Op::SecureErase => self.bytes_discarded += bio.done,
+            Op::WriteZeroes => self.bytes_zeroed += bio.done,
+            _ => {}
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! Hazard: a device gets frames without descriptors that it cannot use, or the copy that keeps them from it loses
-//! bytes, leaks a buffer, or is not counted.
+//! Hazard: a device gets frames without descriptors that it cannot use, or the copy that keeps them
+//! from it loses bytes, leaks a buffer, or is not counted.
 
 extern crate alloc;
 
@@ -160,7 +160,8 @@ fn of_a_read_that_fails_half_way_the_first_half_arrives_and_nothing_else() {
     assert_eq!(device.in_use(), 0);
 }
 
-/// 32 requests at a time through four buffers, over a device that finishes later and has room for a few.
+/// 32 requests at a time through four buffers, over a device that finishes later and has room for a
+/// few.
 fn many_at_a_time(room: usize) -> BounceCounters {
     let ram = ram(128);
     let store = paged_store(&ram);

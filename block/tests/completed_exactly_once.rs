@@ -10,8 +10,8 @@ use std::panic::catch_unwind;
 use std::sync::Mutex;
 
 use pageless_block::{
-    Bio, BlkError, BlockDevice, Completion, Done, Failure, Limits, Op, QueueConfig, QueueId,
-    Request, RequestQueue, Sector, Submitted,
+    Bio, BlkError, BlockDevice, Completion, Done, Failure, Features, Limits, Op, QueueConfig,
+    QueueId, Request, RequestQueue, Sector, Submitted, ZoneLimits, submit_sync,
 };
 use pageless_pfn::ByteLen;
 use proptest::prelude::*;
@@ -150,7 +150,7 @@ proptest! {
                             prop_assert_eq!(rig::face(&back.bio), sent);
                             // Full are the places of the context, or the tags.
                             let full = context.in_flight() == u32::from(depth)
-                                || queue.in_flight() == u32::from(depth);
+                                || queue.in_flight() >= u32::from(depth);
                             prop_assert!(full);
                         }
                     }
@@ -233,4 +233,46 @@ fn a_failure_after_the_last_byte_is_a_failure() {
         let done = context.reap().unwrap();
         assert_eq!(done.result(), Err(BlkError::Medium), "{sectors} sectors");
     }
+}
+
+/// Appends at sector 8, the first time.
+#[derive(Debug, Default)]
+struct FullSoon(Mutex<bool>);
+
+impl BlockDevice for FullSoon {
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::new(ByteLen::new(1 << 20));
+        limits.features |= Features::ZONED;
+        limits.zones = Some(ZoneLimits {
+            size: ByteLen::new(1 << 19),
+            max_append: ByteLen::new(1 << 19),
+            max_open: 0,
+            max_active: 0,
+        });
+        limits
+    }
+
+    fn submit(&self, request: Request) -> Submitted {
+        let full = core::mem::replace(&mut *self.0.lock().unwrap(), true);
+        request.run(|request| match full {
+            true => Err(BlkError::NoSpace.into()),
+            false => {
+                request.set_written(Sector::new(8));
+                Ok(())
+            }
+        })
+    }
+}
+
+#[test]
+fn an_append_that_fails_does_not_say_where_the_one_before_it_went() {
+    let device = FullSoon::default();
+    let bio = Bio::zone_append(Sector::new(0), rig::memory(4096));
+    let done = submit_sync(&device, bio).unwrap();
+    assert_eq!(done.written(), Some(Sector::new(8)));
+    let again = submit_sync(&device, done.into_bio()).unwrap();
+    assert_eq!(
+        (again.result(), again.written()),
+        (Err(BlkError::NoSpace), None)
+    );
 }

@@ -8,10 +8,10 @@ use core::time::Duration;
 use std::sync::Mutex;
 
 use pageless_block::{
-    Action, Bio, BlkError, CompletionMode, Event, HeapFrames, ManualClock, NullBlk, NullConfig,
-    Probe, QueueConfig, QueueId, RequestQueue, Sector,
+    Action, Bio, BlkError, Clock, CompletionMode, Event, HeapFrames, ManualClock, Nanos, NullBlk,
+    NullConfig, Probe, QueueConfig, QueueId, RequestQueue, Sector,
 };
-use pageless_pfn::{ByteLen, FrameCount, Pfn};
+use pageless_pfn::{ByteLen, FrameCount, Pfn, PhysSegment};
 
 /// Writes down everything.
 #[derive(Default)]
@@ -200,4 +200,35 @@ fn one_knob_does_not_shift_the_faults_of_another() {
     assert!(alone.len() > 20);
     assert_eq!(turned_away(1, "1,40,0,-1"), alone);
     assert_ne!(turned_away(2, "1,0,0,-1"), alone);
+}
+
+#[test]
+fn whoever_waits_for_a_timeout_moves_a_clock_that_does_not_run() {
+    let clock = Arc::new(ManualClock::new());
+    let mut config = NullConfig::new(ByteLen::new(1 << 20));
+    config.timeouts = "1,100,0,2".parse().unwrap();
+    let device = NullBlk::try_new(config, frames(), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let timed = QueueConfig {
+        timeout: Some(Duration::from_millis(3)),
+        clock: Some(Arc::clone(&clock) as Arc<dyn Clock>),
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(device, timed).unwrap();
+    let mut context = queue.context(QueueId::new(0)).unwrap();
+    let memory = PhysSegment::try_new(
+        Pfn::try_new(0x100).unwrap().into(),
+        Default::default(),
+        ByteLen::new(512),
+    );
+    for n in 0..3 {
+        let bio = Bio::write(Sector::new(n), memory.unwrap());
+        context.submit(bio).unwrap();
+    }
+    let mut results = Vec::new();
+    context.drain(|done| results.push(done.result()));
+    assert_eq!(
+        results,
+        [Ok(()), Err(BlkError::Timeout), Err(BlkError::Timeout)]
+    );
+    assert_eq!(clock.now(), Nanos::new(3_000_000));
 }

@@ -12,7 +12,7 @@ use pageless_block::{
     RequestQueue, Sector, submit_sync,
 };
 use pageless_pfn::{
-    ByteLen, FrameCount, PAGE_SIZE, PfnFlags, PhysSegment, SgEntry, SgLimits, SgWalk,
+    ByteLen, FrameCount, PAGE_SIZE, Pfn, PfnFlags, PhysSegment, SgEntry, SgLimits, SgWalk,
 };
 use proptest::prelude::*;
 
@@ -217,7 +217,7 @@ fn a_scatter_gather_list_across_tables_is_written_in_its_order() {
         [SgEntry::data(parts[1]), SgEntry::chain(rig::pfn(902))],
         [SgEntry::data(parts[2]), SgEntry::last(parts[3])],
     ];
-    let table = |at: pageless_pfn::Pfn| tables.get(at.get() as usize - 900).map(|t| &t[..]);
+    let table = |at: Pfn| tables.get(at.get() as usize - 900).map(|t| &t[..]);
     let walk = SgWalk::new(&tables[0], table, SgLimits::default());
     let mut bio = Bio::new(Op::Write, Sector::new(5));
     bio.extend(walk.map(Result::unwrap));
@@ -257,4 +257,35 @@ fn a_segment_of_a_gibibyte_reaches_the_driver_whole() {
     shelf.succeed(0);
     assert_eq!(context.reap().unwrap().done().get(), 1 << 30);
     assert_eq!(context.counters().splits, 0);
+}
+
+#[test]
+fn a_bio_is_as_long_as_its_memory_whatever_it_was_said_to_be() {
+    let device = NullDevice::new(Limits::new(ByteLen::new(1 << 20)));
+    let mut bio = Bio::with_range(Op::Write, Sector::new(0), ByteLen::new(8192));
+    bio.push(rig::memory(4096));
+    assert_eq!(bio.len(), ByteLen::new(4096));
+    let done = submit_sync(&device, bio).unwrap();
+    // Not a byte more than there was memory for.
+    assert_eq!(done.done(), ByteLen::new(4096));
+}
+
+#[test]
+fn a_bio_of_a_hundred_thousand_segments_is_cut_into_as_few_pieces_as_there_can_be() {
+    const SEGMENTS: u64 = 100_000;
+    let mut limits = Limits::new(ByteLen::new(1 << 30));
+    limits.max_segments = 128;
+    let queue = RequestQueue::with_depth(NullDevice::new(limits), 4).unwrap();
+    let mut context = queue.context(rig::QUEUE).unwrap();
+    let mut bio = Bio::new(Op::Write, Sector::new(0));
+    // Half a frame each, from every second half on, so that no two are neighbours.
+    bio.extend((0..SEGMENTS).map(|n| {
+        let frame = Pfn::try_new(1 + n).unwrap().into();
+        PhysSegment::try_new(frame, Default::default(), ByteLen::new(2048)).unwrap()
+    }));
+    assert_eq!(bio.segments().len() as u64, SEGMENTS);
+    context.submit(bio).unwrap();
+    assert_eq!(context.counters().splits, SEGMENTS.div_ceil(128) - 1);
+    let done = context.reap().unwrap();
+    assert_eq!(done.done(), ByteLen::new(2048 * SEGMENTS));
 }

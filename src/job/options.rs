@@ -56,6 +56,7 @@ pub enum Opt {
     Name,
     Description,
     KbBase,
+    IoEngine,
 }
 
 impl Opt {
@@ -180,6 +181,7 @@ const HONOURED: &[(&str, Opt)] = &[
     ("name", Opt::Name),
     ("description", Opt::Description),
     ("kb_base", Opt::KbBase),
+    ("ioengine", Opt::IoEngine),
 ];
 
 const WITHOUT_MEANING: &[&str] = &[
@@ -227,7 +229,6 @@ const WITHOUT_MEANING: &[&str] = &[
     "iodepth_batch_complete_min",
     "iodepth_batch_submit",
     "iodepth_low",
-    "ioengine",
     "iomem",
     "ioscheduler",
     "lockfile",

@@ -195,12 +195,15 @@ impl Plan {
         }
     }
 
-    /// The pieces of the device that threads touch, merged and in order: (start, length).
+    /// The pieces of the device that threads touch, merged and in order: (start, length). Those of
+    /// a null device touch nothing.
     #[must_use]
     pub fn touched(&self) -> Vec<(Bytes, Bytes)> {
+        let touching = |t: &&ThreadPlan| !self.job.sections[t.section].null_device;
         let mut pieces: Vec<(u64, u64)> = self
             .threads
             .iter()
+            .filter(touching)
             .map(|t| {
                 let start = self.areas[t.area].start.get() + t.offset.get();
                 (start, start + t.len.get())
@@ -285,6 +288,14 @@ impl Plan {
                 "accepted without effect, because they say how fio reaches a kernel device or \
                  prepares files and buffers: {}",
                 self.job.without_meaning.join(", ")
+            ));
+        }
+        let null = self.job.sections.iter().filter(|s| s.null_device);
+        let null: Vec<_> = null.map(|s| format!("[{}]", shown(&s.name))).collect();
+        if !null.is_empty() {
+            self.notes.push(format!(
+                "no bytes move in {}: ioengine=null",
+                null.join(", ")
             ));
         }
         for (index, section) in self.job.sections.iter().enumerate() {

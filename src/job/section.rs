@@ -138,10 +138,15 @@ pub struct Section {
     pub clat_percentiles: bool,
     /// `lat_percentiles`.
     pub lat_percentiles: bool,
+    /// `ioengine=null`: requests go to a device that moves no bytes.
+    pub null_device: bool,
 }
 
 /// The block size all requests must be a multiple of, in bytes.
 const SECTOR: u32 = 512;
+
+/// The one `ioengine` that means something here.
+const NULL_ENGINE: &str = "null";
 
 /// fio's default `percentile_list`.
 const PERCENTILES: [f64; 17] = [
@@ -246,6 +251,7 @@ impl Section {
             percentiles: PERCENTILES.to_vec(),
             clat_percentiles: true,
             lat_percentiles: false,
+            null_device: false,
         }
     }
 
@@ -270,6 +276,10 @@ impl Section {
                         return Err(entry.place.error(kind));
                     }
                     let value = entry.value.as_deref().unwrap_or("1");
+                    let other_engine = opt == Opt::IoEngine && value != NULL_ENGINE;
+                    if other_engine && !without_meaning.contains(&entry.key) {
+                        without_meaning.push(entry.key.clone());
+                    }
                     if opt == Opt::IoSize {
                         section.io_size_place = Some(entry.place.clone());
                     }
@@ -412,6 +422,8 @@ impl Section {
             Opt::Percentiles => self.percentiles = percentiles(value)?,
             Opt::ClatPercentiles => self.clat_percentiles = flag()?,
             Opt::LatPercentiles => self.lat_percentiles = flag()?,
+            // The others say how fio reaches a kernel device; there is only one way here.
+            Opt::IoEngine => self.null_device = value == NULL_ENGINE,
         }
         Ok(())
     }
@@ -431,6 +443,11 @@ impl Section {
             return Err("time_based needs runtime=".to_owned());
         }
         if let Some(method) = draft.verify {
+            if self.null_device {
+                return Err("verify= needs a device that keeps what is written, which \
+                            ioengine=null does not"
+                    .to_owned());
+            }
             if method == Method::Pattern && draft.pattern.is_none() {
                 return Err("verify=pattern needs verify_pattern=".to_owned());
             }
@@ -650,6 +667,17 @@ mod tests {
             job.expect("parses").without_meaning,
             ["ioengine", "direct", "thread"]
         );
+    }
+
+    #[test]
+    fn of_all_engines_only_null_has_a_meaning() {
+        let both = job("[global]\nioengine=null\n[a]\n[b]\nioengine=mmap\n").expect("parses");
+        assert!(both.sections[0].null_device && !both.sections[1].null_device);
+        assert_eq!(both.without_meaning, ["ioengine"]);
+        let null = job("[a]\nioengine=null\n").expect("parses");
+        assert!(null.without_meaning.is_empty());
+        let error = job("[a]\nioengine=null\nverify=crc32c\n").expect_err("nothing is kept");
+        assert!(error.contains("ioengine=null does not"), "{error}");
     }
 
     #[test]

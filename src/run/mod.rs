@@ -26,6 +26,7 @@
 //! ```
 
 mod attach;
+mod clock;
 mod cpu;
 mod gate;
 mod json;
@@ -37,6 +38,7 @@ mod starvation;
 mod stats;
 mod table;
 mod thread;
+mod trace;
 mod way;
 
 pub use attach::{

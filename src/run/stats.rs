@@ -42,7 +42,12 @@ impl Latencies {
     /// Adds one latency.
     #[inline]
     pub fn record(&mut self, latency: Duration) {
-        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(LONGEST_NS);
+        self.record_nanos(u64::try_from(latency.as_nanos()).unwrap_or(LONGEST_NS));
+    }
+
+    /// Adds one latency of so many nanoseconds.
+    #[inline]
+    pub fn record_nanos(&mut self, nanos: u64) {
         self.histogram.saturating_record(nanos);
         self.sum = self.sum.saturating_add(nanos);
         self.min = self.min.min(nanos);

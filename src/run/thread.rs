@@ -1,5 +1,6 @@
 //! One thread of a section: a closed loop that keeps its queue full.
 
+use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
@@ -8,15 +9,17 @@ use std::time::Instant;
 use alloc::collections::BTreeMap;
 
 use pageless_block::{
-    BlockDevice, BytePos, Context, FrameAccess, Op, QueueId, RamFrames, RequestQueue,
+    BlockDevice, BytePos, Context, FrameAccess, Op, QueueConfig, QueueId, RamFrames, RequestQueue,
 };
 use pageless_pfn::{ByteLen, FrameCount, PAGE_SHIFT, PfnRange, PhysSegment};
 
+use super::clock::{Moment, RequestClock};
 use super::cpu::CpuUse;
 use super::pins::{DescriptorPins, PinError};
 use super::report::{Failure, FailureKind};
 use super::starvation::{Attempt, Starvation};
 use super::stats::{DirectionStats, Latencies};
+use super::trace::ThreadTrace;
 use super::way::Way;
 use crate::job::verify::Verifier;
 use crate::job::workload::{Generator, Mix, Next, Pace, Request, Seed};
@@ -27,6 +30,9 @@ const KEPT_FAILURES: usize = 8;
 
 /// How long a thread may wait for others to give back their pins before that is an error.
 const PIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often those who watch get new numbers, if anything completes.
+const LIVE_EVERY: Duration = Duration::from_millis(1);
 
 /// What a thread has done so far, for whoever watches. Written by the thread alone, so plain
 /// stores suffice; a watcher may see the numbers a little late.
@@ -54,7 +60,31 @@ pub(super) struct Task<'a, D, P> {
     pub(super) starvation: &'a Starvation,
     pub(super) stop: &'a AtomicBool,
     pub(super) live: &'a Live,
+    /// Who looks on, if anybody does.
+    pub(super) trace: Option<ThreadTrace>,
     pub(super) generator: Generator,
+}
+
+impl<'a, D, P> Task<'a, D, P> {
+    /// The same on another device.
+    pub(super) fn on<E>(self, device: &'a E) -> Task<'a, E, P> {
+        Task {
+            way: self.way,
+            section: self.section,
+            plan: self.plan,
+            area: self.area,
+            device,
+            device_frames: self.device_frames,
+            ram: self.ram,
+            buffers: self.buffers,
+            pins: self.pins,
+            starvation: self.starvation,
+            stop: self.stop,
+            live: self.live,
+            trace: self.trace,
+            generator: self.generator,
+        }
+    }
 }
 
 /// What a thread brings back.
@@ -75,7 +105,7 @@ struct Slot<H> {
     buffer: PhysSegment,
     held: H,
     frames: u64,
-    began: Instant,
+    began: Moment,
     request: Request,
     /// Which write this is or reads back, for the seed in its header.
     write: u64,
@@ -103,11 +133,19 @@ struct Worker<'a, 'q, D: BlockDevice, P: DescriptorPins> {
     /// Requests issued so far: the number of the next write.
     issued: u64,
     pace: Option<Pace>,
+    clock: RequestClock,
     epoch: Instant,
+    /// What the thread had used at the epoch.
+    cpu: CpuUse,
     /// Up to where the time is accounted to directions.
     mark: Instant,
-    ramp_end: Option<Instant>,
-    deadline: Option<Instant>,
+    /// [`Moment::NEVER`] where there is none, as for the deadline.
+    ramp_end: Moment,
+    deadline: Moment,
+    /// The deadline by the system's clock, for those who sleep.
+    runtime_end: Option<Instant>,
+    /// When the live numbers are brought up to date.
+    live_due: Moment,
     /// Reading back what was written: every read is checked.
     reading_back: bool,
     pinned: u64,
@@ -121,7 +159,14 @@ pub(super) fn run<D: BlockDevice, P: DescriptorPins>(
 ) -> Outcome {
     let _running = task.starvation.running();
     let depth = u16::try_from(task.section.iodepth).unwrap_or(u16::MAX);
-    let queue = RequestQueue::with_depth(task.device, depth)
+    let trace = task.trace.clone();
+    let config = QueueConfig {
+        depth,
+        clock: trace.as_ref().map(|trace| Arc::clone(&trace.clock)),
+        probe: trace.map(|trace| trace.probe),
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(task.device, config)
         .unwrap_or_else(|error| unreachable!("the job's depth is in range: {error}"));
     let io = queue
         .context(QueueId::new(0))
@@ -138,7 +183,8 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
         let depth = io.queue().depth();
         let longest = section.longest_request();
         let stride = u64::from(longest).next_multiple_of(1 << PAGE_SHIFT);
-        let now = Instant::now();
+        let clock = RequestClock::of_this_machine();
+        let (now, began) = (Instant::now(), clock.now());
         let slots: Vec<_> = (0..u64::from(depth))
             .map(|n| {
                 let at = task.buffers + n * stride;
@@ -155,7 +201,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
                     buffer,
                     held: P::Held::default(),
                     frames: 0,
-                    began: now,
+                    began,
                     request,
                     write: 0,
                 }
@@ -186,10 +232,14 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
             seed,
             issued: 0,
             pace,
+            clock,
             epoch: now,
+            cpu: CpuUse::default(),
             mark: now,
-            ramp_end: None,
-            deadline: None,
+            ramp_end: Moment::NEVER,
+            deadline: Moment::NEVER,
+            runtime_end: None,
+            live_due: began,
             reading_back: false,
             pinned: 0,
             out: Outcome {
@@ -209,13 +259,16 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
     fn run(&mut self) {
         let section = self.task.section;
         self.sleep_until(Instant::now() + self.start_delay());
-        let cpu = CpuUse::of_this_thread();
+        self.cpu = CpuUse::of_this_thread();
         self.epoch = Instant::now();
         self.mark = self.epoch;
-        let began = self.epoch;
+        let began = self.clock.now();
+        let end = |time| self.clock.after(began, time);
         let ramp = Some(section.ramp_time).filter(|t| !t.is_zero());
-        self.ramp_end = ramp.map(|t| began + t);
-        self.deadline = section.runtime.map(|t| began + section.ramp_time + t);
+        self.ramp_end = ramp.map_or(Moment::NEVER, end);
+        let runtime = section.runtime.map(|t| t.saturating_add(section.ramp_time));
+        self.deadline = runtime.map_or(Moment::NEVER, end);
+        self.runtime_end = runtime.and_then(|t| self.epoch.checked_add(t));
         let mut pass = 0;
         while self.pass().is_continue() {
             pass += 1;
@@ -228,7 +281,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
             let _ = self.flush();
         }
         self.out.elapsed = self.epoch.elapsed();
-        self.out.cpu = CpuUse::of_this_thread().since(cpu);
+        self.out.cpu = CpuUse::of_this_thread().since(self.cpu);
         for direction in Direction::ALL {
             self.out.directions[direction].settle_samples();
         }
@@ -250,6 +303,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
         let end = self.issue_pass(&mut begun);
         let drained = self.drain();
         let (from, to) = self.lap();
+        self.show(self.clock.now());
         for direction in Direction::ALL {
             if section.access.has(direction) {
                 self.out.directions[direction].ran(from, to);
@@ -276,19 +330,19 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
     fn issue_pass(&mut self, begun: &mut Option<(Generator, u64)>) -> ControlFlow<Halt> {
         let section = self.task.section;
         let (mut writes, mut thought) = (0u64, 0u64);
-        let mut now = Instant::now();
+        let mut now = self.clock.now();
         loop {
             if self.task.stop.load(Ordering::Relaxed) {
                 return ControlFlow::Break(Halt::Stopped);
             }
-            if self.ramp_end.is_some_and(|end| now >= end) {
+            if now >= self.ramp_end {
                 self.end_ramp()?;
                 if let Some(begun) = begun {
                     *begun = (self.task.generator.clone(), self.issued);
                 }
-                now = Instant::now();
+                now = self.clock.now();
             }
-            if self.deadline.is_some_and(|end| now >= end) {
+            if now >= self.deadline {
                 return ControlFlow::Break(Halt::Deadline);
             }
             let Next::Request(request) = self.task.generator.next_request() else {
@@ -332,7 +386,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
     /// `ramp_time` is over: what was measured so far is forgotten, and the workload begins anew.
     fn end_ramp(&mut self) -> ControlFlow<Halt> {
         self.drain()?;
-        self.ramp_end = None;
+        self.ramp_end = Moment::NEVER;
         for direction in Direction::ALL {
             let stats = &mut self.out.directions[direction];
             (stats.ios, stats.bytes, stats.runtime) = (0, 0, Duration::ZERO);
@@ -348,6 +402,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
         if let Some(pace) = &mut self.pace {
             *pace = Pace::new(self.task.section.rates);
         }
+        self.cpu = CpuUse::of_this_thread();
         self.epoch = Instant::now();
         self.mark = self.epoch;
         ControlFlow::Continue(())
@@ -386,6 +441,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
         end
     }
 
+    #[inline(never)]
     fn read_one(&mut self, request: Request, write: u64) -> ControlFlow<Halt> {
         if self.task.stop.load(Ordering::Relaxed) {
             return ControlFlow::Break(Halt::Stopped);
@@ -398,8 +454,8 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
     }
 
     /// Gives one request to the queue; there must be a free slot. Returns when it began.
-    #[inline]
-    fn issue(&mut self, request: Request, write: u64) -> ControlFlow<Halt, Instant> {
+    #[inline(always)]
+    fn issue(&mut self, request: Request, write: u64) -> ControlFlow<Halt, Moment> {
         let Some(index) = self.free.pop() else {
             unreachable!("a full queue is reaped before the next request");
         };
@@ -427,7 +483,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
             Direction::Write => self.io.pool().write(sector, buffer).erase(),
             Direction::Trim => self.io.pool().with_range(Op::Discard, sector, len),
         };
-        let began = Instant::now();
+        let began = self.clock.now();
         slot.began = began;
         if P::PINS {
             self.pin(index, position)?;
@@ -529,8 +585,8 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
     }
 
     /// Takes the next completion and accounts for it. Returns when it had come back.
-    #[inline]
-    fn reap_one(&mut self) -> ControlFlow<Halt, Instant> {
+    #[inline(always)]
+    fn reap_one(&mut self) -> ControlFlow<Halt, Moment> {
         let completion = loop {
             match self.io.reap() {
                 Some(completion) => break completion,
@@ -543,7 +599,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
             self.task.pins.unpin(&mut slot.held);
             self.pinned -= slot.frames;
         }
-        let now = Instant::now();
+        let now = self.clock.now();
         self.free.push(index);
         let request = slot.request;
         let result = completion.result();
@@ -564,14 +620,26 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
         stats.bytes += u64::from(request.len);
         stats
             .latencies
-            .record(now.saturating_duration_since(slot.began));
-        let live = self.task.live;
-        live.ios[request.direction].store(stats.ios, Ordering::Relaxed);
-        live.bytes[request.direction].store(stats.bytes, Ordering::Relaxed);
+            .record_nanos(self.clock.nanos(slot.began, now));
+        if now >= self.live_due {
+            self.show(now);
+        }
         if self.reading_back || self.verify_reads {
             self.check(index)?;
         }
         ControlFlow::Continue(now)
+    }
+
+    /// Brings the live numbers up to date.
+    #[cold]
+    fn show(&mut self, now: Moment) {
+        self.live_due = self.clock.after(now, LIVE_EVERY);
+        let live = self.task.live;
+        for direction in Direction::ALL {
+            let stats = &self.out.directions[direction];
+            live.ios[direction].store(stats.ios, Ordering::Relaxed);
+            live.bytes[direction].store(stats.bytes, Ordering::Relaxed);
+        }
     }
 
     fn check(&mut self, index: usize) -> ControlFlow<Halt> {
@@ -611,6 +679,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
         }
     }
 
+    #[inline(never)]
     fn drain(&mut self) -> ControlFlow<Halt> {
         let mut end = ControlFlow::Continue(());
         while self.io.in_flight() > 0 {
@@ -624,14 +693,21 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
 
     fn flush(&mut self) -> ControlFlow<Halt> {
         self.drain()?;
-        let began = Instant::now();
+        let began = self.clock.now();
         let flush = self.io.pool().flush();
         if let Err(rejected) = self.io.submit(flush) {
             unreachable!("the queue is empty: {rejected}");
         }
-        let mut result = Ok(());
-        self.io.drain(|completion| result = completion.result());
-        self.out.sync.record(began.elapsed());
+        let completion = loop {
+            match self.io.reap() {
+                Some(completion) => break completion,
+                None => core::hint::spin_loop(),
+            }
+        };
+        let took = self.clock.nanos(began, self.clock.now());
+        let result = completion.result();
+        self.io.pool().put(completion.into_bio());
+        self.out.sync.record_nanos(took);
         if let Err(error) = result {
             self.fail(FailureKind::Device {
                 direction: None,
@@ -652,7 +728,7 @@ impl<'a, 'q, D: BlockDevice, P: DescriptorPins> Worker<'a, 'q, D, P> {
             return ControlFlow::Continue(());
         }
         self.drain()?;
-        let due = self.deadline.map_or(due, |deadline| due.min(deadline));
+        let due = self.runtime_end.map_or(due, |end| due.min(end));
         self.sleep_until(due);
         ControlFlow::Continue(())
     }
@@ -880,6 +956,7 @@ mod tests {
             starvation: &Starvation::new(threads),
             stop: &pins.stop,
             live: &Live::default(),
+            trace: None,
             generator: plan.generator(&thread).expect("small"),
         };
         let outcome = run(task, || {});

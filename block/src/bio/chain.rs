@@ -113,7 +113,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Whether the part is a piece of a bio that was split, and no bio of a caller's.
+    /// Whether the part is a piece of a bio that was split, and so never was submitted by itself.
     fn is_piece(&self) -> bool {
         self.chain.pieces
     }
@@ -151,7 +151,8 @@ impl fmt::Debug for Link {
 
 /// Brings a bio whose own I/O is over to its end: through the bios it is a part of, until one of them
 /// waits for others, belongs to another context than `home`'s, or there is none above. What is over
-/// is returned; parts, of no more use to anybody, go to `recycle`, which hears whether they are mere pieces.
+/// is returned; parts, whose memory is of no more use, go to `recycle`, which is told whether somebody
+/// submitted them.
 #[inline]
 pub(crate) fn finish(
     mut bio: Box<Inner>,
@@ -162,9 +163,9 @@ pub(crate) fn finish(
         let above = if let Some(chain) = bio.waits_for.take() {
             chain.park(bio, home)
         } else if let Some(link) = bio.part_of.take() {
-            let piece = link.is_piece();
+            let submitted = !link.is_piece();
             let above = link.part_done(&bio);
-            recycle(bio, piece);
+            recycle(bio, submitted);
             above
         } else {
             return Some(bio);

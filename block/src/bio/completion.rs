@@ -43,7 +43,8 @@ impl Completion {
     /// For an append that succeeded: the sector it was written to.
     #[inline]
     pub fn written(&self) -> Option<Sector> {
-        self.0.inner.written
+        // A bio that is used again keeps what an earlier success has left there.
+        self.0.inner.result.ok().and(self.0.inner.written)
     }
 
     /// The caller's number.

@@ -3,6 +3,7 @@
 pub(crate) mod chain;
 pub(crate) mod completion;
 pub(crate) mod direction;
+pub(crate) mod part;
 pub(crate) mod pool;
 
 use alloc::boxed::Box;
@@ -281,7 +282,7 @@ impl<D> Bio<D> {
     pub fn split_front(&mut self, len: ByteLen) -> Result<Self, AdvanceError> {
         self.check_cut(len)?;
         let mut front = Box::new(Inner::empty());
-        front.copy_part(&self.inner, 0, len.get());
+        front.copy_front(&self.inner, len.get());
         self.advance(len)?;
         Ok(Self::from_inner(front))
     }
@@ -312,37 +313,6 @@ impl<D> Bio<D> {
     }
 }
 
-impl Inner {
-    /// Makes this the part of `whole` from byte `from` on, `len` bytes long.
-    pub(crate) fn copy_part(&mut self, whole: &Inner, from: u64, len: u64) {
-        self.op = whole.op;
-        self.flags = whole.flags;
-        self.priority = whole.priority;
-        self.token = whole.token;
-        self.sector = Sector::new(whole.sector.get().wrapping_add(from / SECTOR_SIZE));
-        self.len = len;
-        self.before = from;
-        self.odd = true;
-        self.segments.clear();
-        let (mut skip, mut left) = (from, len);
-        for segment in &whole.segments {
-            let here = segment.len().get();
-            if skip >= here {
-                skip -= here;
-                continue;
-            }
-            let take = (here - skip).min(left);
-            if take == 0 {
-                break;
-            }
-            let part = segment.slice(ByteLen::new(skip), ByteLen::new(take));
-            self.segments.extend(part);
-            skip = 0;
-            left -= take;
-        }
-    }
-}
-
 /// Leaves out the first `len` bytes, which are fewer than there are.
 fn drop_front(segments: &mut SegmentList, len: u64) {
     let mut left = len;
@@ -368,34 +338,15 @@ impl<D: CarriesData> Bio<D> {
 }
 
 impl Inner {
-    /// Leaves out what comes after the first `len` bytes.
-    pub(crate) fn truncate(&mut self, len: u64) {
-        let mut left = len;
-        let mut keep = 0;
-        for segment in &mut self.segments {
-            if left == 0 {
-                break;
-            }
-            let here = segment.len().get();
-            if here > left {
-                *segment = segment
-                    .slice(ByteLen::ZERO, ByteLen::new(left))
-                    .unwrap_or(*segment);
-            }
-            left -= here.min(left);
-            keep += 1;
-        }
-        self.segments.truncate(keep);
-        self.len = len;
-    }
-
     pub(crate) fn push(&mut self, segment: PhysSegment) {
+        let Some(last) = self.segments.last_mut() else {
+            // Once there is memory, it says how many bytes the bio is about; a length that was named before does not.
+            self.len = segment.len().get();
+            return self.segments.push(segment);
+        };
         self.len = self.len.saturating_add(segment.len().get());
-        match self.segments.last_mut() {
-            Some(last) => match last.try_merge(segment) {
-                Some(merged) => *last = merged,
-                None => self.segments.push(segment),
-            },
+        match last.try_merge(segment) {
+            Some(merged) => *last = merged,
             None => self.segments.push(segment),
         }
     }
@@ -407,7 +358,8 @@ impl Bio {
         Self::fresh(op, sector, ByteLen::ZERO)
     }
 
-    /// The same, about `len` bytes of the device; for operations without data.
+    /// The same, about `len` bytes of the device; for operations without data. Segments that are pushed replace
+    /// that length by theirs.
     pub fn with_range(op: Op, sector: Sector, len: ByteLen) -> Self {
         Self::fresh(op, sector, len)
     }

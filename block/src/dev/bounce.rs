@@ -24,8 +24,8 @@ use crate::request::{Done, QueueId, Request, Tag};
 use crate::status::{BlkError, Failure};
 use crate::sync::Lock;
 
-/// What bouncing has cost so far. A request that the device had no room for is copied again when it is tried
-/// again, and counted again.
+/// What bouncing has cost so far. A request that the device had no room for is copied again when it
+/// is tried again, and counted again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BounceCounters {
     /// Requests whose memory was replaced.
@@ -42,12 +42,13 @@ pub struct BounceCounters {
 
 /// Accepts frames without descriptors on behalf of a device that does not, and copies.
 ///
-/// A request with such a frame in it gets a buffer from a pool, whose frames the device can use; what is written
-/// is copied there before, what was read is copied back after. All other requests pass as they are. What it
-/// costs is [counted](Bounce::counters), and a probe is told of each ([`Action::Bounce`]).
+/// A request with such a frame in it gets a buffer from a pool, whose frames the device can use;
+/// what is written is copied there before, what was read is copied back after. All other requests
+/// pass as they are. What it costs is [counted](Bounce::counters), and a probe is told of each
+/// ([`Action::Bounce`]).
 ///
 /// Without it a queue refuses such bios with
-/// [`BlkError::NotSupported`](crate::BlkError::NotSupported): nobody pays for a copy who did not ask for it.
+/// [`BlkError::NotSupported`]: nobody pays for a copy who did not ask for it.
 ///
 /// ```
 /// use pageless_block::{BlockDevice, Bounce, Features, Limits, NullDevice, RamFrames};
@@ -82,9 +83,10 @@ struct State {
 impl<D: BlockDevice, M: FrameAccess> Bounce<D, M> {
     /// `device`, which can use the frames of `pool`.
     ///
-    /// Nobody else uses those frames. `memory` reaches them and the frames of bios. They are cut into buffers of
-    /// `each`, of which every bounced request needs one; so no request is longer than that, bounced or not. The
-    /// last of several buffers is kept for [nested](Request::nested) requests.
+    /// Nobody else uses those frames. `memory` reaches them and the frames of bios. They are cut
+    /// into buffers of `each`, of which every bounced request needs one; so no request is longer
+    /// than that, bounced or not. The last of several buffers is kept for [nested](Request::nested)
+    /// requests.
     ///
     /// # Errors
     /// [`BounceError`].
@@ -137,7 +139,8 @@ impl<D: BlockDevice, M: FrameAccess> Bounce<D, M> {
         })
     }
 
-    /// The same, and `probe` is told of every request whose memory is replaced, with the time of `clock`.
+    /// The same, and `probe` is told of every request whose memory is replaced, with the time of
+    /// `clock`.
     #[must_use]
     pub fn with_probe(mut self, probe: Arc<dyn Probe>, clock: Option<Arc<dyn Clock>>) -> Self {
         self.trail = Trail::new(probe, clock);
@@ -179,8 +182,8 @@ impl<D: BlockDevice, M: FrameAccess> Bounce<D, M> {
         }
         let number = {
             let state = &mut *self.state.lock();
-            // Whoever waits for a nested request polls for nothing else: the last buffer is kept for those, so
-            // that they never wait for requests that nobody polls for meanwhile.
+            // Whoever waits for a nested request polls for nothing else: the last buffer is kept
+            // for those, so that they never wait for requests that nobody polls for meanwhile.
             let kept = usize::from(request.queue() != QueueId::NESTED && !state.used.is_empty());
             match state.free.len() > kept {
                 true => state.free.pop(),

@@ -83,23 +83,25 @@ impl Latencies {
 
 /// Keeps each request for a while before the device behind it gets it.
 ///
-/// Requests go on in the order in which they are due, which need not be that in which they came. They do so when
-/// the queue is polled: nothing happens behind its back. Whoever polls while nothing is due tells the
-/// clock that it waits ([`Clock::idle_until`]), so that a [`ManualClock`](crate::ManualClock) moves on.
+/// Requests go on in the order in which they are due, which need not be that in which they came.
+/// They do so when the queue is polled: nothing happens behind its back. Whoever polls while
+/// nothing is due tells the clock that it waits ([`Clock::idle_until`]), so that a
+/// [`ManualClock`](crate::ManualClock) moves on.
 ///
 /// ```
 /// use core::time::Duration;
 /// use pageless_block::{Bio, Clock, Delay, Latencies, Latency, Limits, ManualClock, NullDevice};
-/// use pageless_block::submit_sync;
+/// use pageless_block::{Sector, submit_sync};
 /// use pageless_pfn::ByteLen;
 /// use std::sync::Arc;
 /// let clock = Arc::new(ManualClock::new());
 /// let disk = NullDevice::new(Limits::new(ByteLen::new(1 << 30)));
 /// let latencies = Latencies::all(Latency::Fixed(Duration::from_micros(80)));
 /// let slow = Delay::new(disk, clock.clone(), latencies, 1);
-/// # let segment = pageless_pfn::PhysSegment::try_new(
-/// #     pageless_pfn::Pfn::try_new(1)?.into(), pageless_pfn::FrameOffset::ZERO, ByteLen::new(512))?;
-/// submit_sync(&slow, Bio::read(pageless_block::Sector::new(0), segment))?.result()?;
+/// # use pageless_pfn::{FrameOffset, Pfn, PhysSegment};
+/// # let frame = Pfn::try_new(1)?.into();
+/// # let segment = PhysSegment::try_new(frame, FrameOffset::ZERO, ByteLen::new(512))?;
+/// submit_sync(&slow, Bio::read(Sector::new(0), segment))?.result()?;
 /// assert_eq!(clock.now().get(), 80_000);
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```

@@ -25,8 +25,8 @@ use crate::sync::Lock;
 pub enum Effect {
     /// It fails, and the device does not see it.
     Fail(BlkError),
-    /// Its first bytes are carried out, as many whole logical blocks as this has, and then it fails. Of a
-    /// shorter request all blocks but the last are.
+    /// Its first bytes are carried out, as many whole logical blocks as this has, and then it
+    /// fails. Of a shorter request all blocks but the last are.
     FailAfter {
         /// How many bytes.
         done: ByteLen,
@@ -112,8 +112,8 @@ impl Fault {
         self
     }
 
-    /// Only while the device is down: it is up for a time, then down for a time, and so on, from the start of its
-    /// [clock](Flakey::with_clock) on. Without a clock it is up.
+    /// Only while the device is down: it is up for a time, then down for a time, and so on, from
+    /// the start of its [clock](Flakey::with_clock) on. Without a clock it is up.
     pub const fn while_down(mut self, up: Duration, down: Duration) -> Self {
         self.intervals = Some((up, down));
         self
@@ -167,17 +167,19 @@ impl FrameAccess for NoFrames {
 
 /// A device with faults, the same ones in every run with the same seed and the same requests.
 ///
-/// The first [`Fault`] that is about a request happens to it. Where a part of a request goes through, the
-/// call waits for the device behind.
+/// The first [`Fault`] that is about a request happens to it. Where a part of a request goes
+/// through, the call waits for the device behind.
 ///
 /// ```
-/// use pageless_block::{Bio, BlkError, Effect, Fault, Flakey, Limits, NullDevice, Sector, submit_sync};
+/// use pageless_block::{Bio, BlkError, Effect, Fault, Flakey, Limits, NullDevice, Sector};
+/// use pageless_block::submit_sync;
 /// use pageless_pfn::{ByteLen, FrameOffset, Pfn, PhysSegment};
 /// let disk = NullDevice::new(Limits::new(ByteLen::new(1 << 30)));
 /// let flakey = Flakey::new(disk, 7);
 /// let done = ByteLen::new(1024);
 /// flakey.inject(Fault::new(Effect::FailAfter { done, error: BlkError::Medium }).times(1));
-/// let segment = PhysSegment::try_new(Pfn::try_new(1)?.into(), FrameOffset::ZERO, ByteLen::new(4096))?;
+/// let frame = Pfn::try_new(1)?.into();
+/// let segment = PhysSegment::try_new(frame, FrameOffset::ZERO, ByteLen::new(4096))?;
 /// let read = submit_sync(&flakey, Bio::read(Sector::new(0), segment))?;
 /// assert_eq!(read.done(), done);
 /// assert!(submit_sync(&flakey, Bio::read(Sector::new(0), segment))?.result().is_ok());
@@ -234,9 +236,9 @@ impl<D: BlockDevice> Flakey<D> {
         }
     }
 
-    /// The same, able to change bytes: `memory` reaches the frames of bios. `staging` are frames that
-    /// nobody else uses, which `memory` and the device reach as well, at least a logical block of them: what
-    /// is written is changed there, and never in the caller's own memory.
+    /// The same, able to change bytes: `memory` reaches the frames of bios. `staging` are frames
+    /// that nobody else uses, which `memory` and the device reach as well, at least a logical block
+    /// of them: what is written is changed there, and never in the caller's own memory.
     pub fn with_memory<M: FrameAccess>(self, memory: M, staging: PhysSegment) -> Flakey<D, M> {
         Flakey {
             device: self.device,

@@ -18,17 +18,19 @@ use crate::op::Op;
 use crate::position::BytePos;
 use crate::request::{Done, QueueId, Request, Tag};
 
-/// The ends of members are made a limit, at which the queue cuts, if they are multiples of at least this.
+/// The ends of members are made a limit, at which the queue cuts, if they are multiples of at least
+/// this.
 const WORTH_A_CHUNK: u64 = 1 << 20;
 
 /// Several devices, one after the other, as one. Parts of devices are added as
 /// [`Partition`](crate::Partition)s.
 ///
-/// Nearly every request lies on one member, and that very request is passed on. Those that straddle the end of
-/// one are cut: by the queue, if all members begin at multiples of a power of two of at least 1 MiB, which is then the
-/// [chunk](Limits::chunk); otherwise here, into requests of the driver's own that are carried out one after the
-/// other while the caller waits. A chunk that meets irregular ends would be as short as a sector, and
-/// cut all the requests that lie nowhere near an end.
+/// Nearly every request lies on one member, and that very request is passed on. Those that straddle
+/// the end of one are cut: by the queue, if all members begin at multiples of a power of two of at
+/// least 1 MiB, which is then the [chunk](Limits::chunk); otherwise here, into requests of the
+/// driver's own that are carried out one after the other while the caller waits. A chunk that meets
+/// irregular ends would be as short as a sector, and cut all the requests that lie nowhere near an
+/// end.
 ///
 /// A flush goes to every member, from the first on, until one fails.
 ///

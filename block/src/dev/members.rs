@@ -1,4 +1,5 @@
-//! Devices that together make one: how a request finds the member it is for, and how a flush finds all.
+//! Devices that together make one: how a request finds the member it is for, and how a flush finds
+//! all.
 //!
 //! ```text
 //!             within one member: the same request, at its place there     --> one device
@@ -39,7 +40,8 @@ pub(super) trait Layout {
     /// Where a place is; `None` past the end.
     fn place(&self, at: BytePos) -> Option<Place>;
 
-    /// The place of the whole at which `at` of a member lies: what [`Layout::place`] does, backwards.
+    /// The place of the whole at which `at` of a member lies: what [`Layout::place`] does,
+    /// backwards.
     fn origin(&self, member: usize, at: BytePos) -> BytePos;
 }
 
@@ -52,8 +54,8 @@ struct Waiting {
 /// Requests on their way from member to member.
 #[derive(Default)]
 struct Round {
-    /// Where each of those is that some member keeps, by the address of what its handle points to: queue and tag
-    /// do not tell nested ones apart.
+    /// Where each of those is that some member keeps, by the address of what its handle points to:
+    /// queue and tag do not tell nested ones apart.
     at: BTreeMap<usize, usize>,
     waiting: Vec<Waiting>,
 }
@@ -149,8 +151,8 @@ impl<D: BlockDevice> Members<D> {
         }
     }
 
-    /// Takes a request to `first` and those after it. The first failure ends it: nothing is promised then. What
-    /// comes back as busy was not taken by `first`.
+    /// Takes a request to `first` and those after it. The first failure ends it: nothing is
+    /// promised then. What comes back as busy was not taken by `first`.
     #[cold]
     fn visit(&self, first: usize, mut request: Request) -> Submitted {
         let last = self.devices.len() - 1;

@@ -18,12 +18,13 @@ use crate::status::BlkError;
 
 /// Some bytes of a device, as a device.
 ///
-/// Requests are passed on as they are, to another place; nothing outside can be reached. A flush is the device's,
-/// since its cache is. Resetting all zones is refused unless the partition is the whole device.
+/// Requests are passed on as they are, to another place; nothing outside can be reached. A flush is
+/// the device's, since its cache is. Resetting all zones is refused unless the partition is the
+/// whole device.
 ///
-/// `&D` and `Arc<D>` are devices as well, so that several partitions can lie on one. If that one completes
-/// requests later, they must be used through one queue: put together again by a [`Linear`](crate::Linear), say.
-/// A device does not know which of several queues it is polled by.
+/// `&D` and `Arc<D>` are devices as well, so that several partitions can lie on one. If that one
+/// completes requests later, they must be used through one queue: put together again by a
+/// [`Linear`](crate::Linear), say. A device does not know which of several queues it is polled by.
 ///
 /// ```
 /// use pageless_block::{BlockDevice, BytePos, Limits, NullDevice, Partition};
@@ -48,7 +49,8 @@ impl<D: BlockDevice> Partition<D> {
     /// `len` bytes of `device` from `start` on.
     ///
     /// # Errors
-    /// [`PartitionError`] if they are not all there, or begin or end where the device knows no place.
+    /// [`PartitionError`] if they are not all there, or begin or end where the device knows no
+    /// place.
     pub fn try_new(device: D, start: BytePos, len: ByteLen) -> Result<Self, PartitionError> {
         let below = device.limits();
         let capacity = below.capacity;

@@ -6,7 +6,7 @@ use pageless_pfn::{ByteLen, PfnFlags, PfnRange, PfnT, PhysSegment};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::access::{AccessError, FrameAccess, copy_frames};
+use crate::access::{AccessError, FrameAccess, copy_frames, stream_frames};
 use crate::device::{BlockDevice, Submitted};
 use crate::flags::BioFlags;
 use crate::frames::pmem::{LayoutError, PmemFrames};
@@ -49,6 +49,8 @@ pub struct Pmem<M> {
     frames: Arc<PmemFrames>,
     memory: M,
     limits: Limits,
+    /// Whether writes go past the caches.
+    streams: bool,
 }
 
 impl<M: FrameAccess> Pmem<M> {
@@ -64,6 +66,7 @@ impl<M: FrameAccess> Pmem<M> {
             frames,
             memory,
             limits,
+            streams: false,
         }
     }
 
@@ -77,6 +80,15 @@ impl<M: FrameAccess> Pmem<M> {
         self.limits.capacity = capacity;
         self.limits.validate()?;
         Ok(self)
+    }
+
+    /// The same with writes that go past the caches, as those of Linux's pmem driver do: what is written
+    /// is in memory, not in a cache, once its request is completed. Faster where writes range over more than
+    /// the caches hold, several times slower where what is written is still in them.
+    #[must_use]
+    pub const fn with_streamed_writes(mut self) -> Self {
+        self.streams = true;
+        self
     }
 
     /// The frames it consists of.
@@ -144,6 +156,7 @@ impl<M: FrameAccess> Pmem<M> {
     #[inline]
     fn write(&self, request: &Request) -> Result<(), Failure> {
         self.each_part(request, |device, memory| match self.is_own(memory) {
+            false if self.streams => stream_frames(&self.memory, memory, &*self.frames, device),
             false => copy_frames(&self.memory, memory, &*self.frames, device),
             true => copy_frames(&self.everything(), memory, &*self.frames, device),
         })

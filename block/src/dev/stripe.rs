@@ -19,8 +19,8 @@ use crate::op::Op;
 use crate::position::BytePos;
 use crate::request::{Done, QueueId, Request, Tag};
 
-/// Several devices in stripes: the first chunk lies on the first one, the second on the second, and so on,
-/// round and round.
+/// Several devices in stripes: the first chunk lies on the first one, the second on the second, and
+/// so on, round and round.
 ///
 /// ```text
 ///  chunk   0 1 2 3 4 5 ...         device 0: 0 3 ...
@@ -29,8 +29,9 @@ use crate::request::{Done, QueueId, Request, Tag};
 /// ```
 ///
 /// As many chunks of each are used as the smallest one has; the rest lies idle. The chunk is a
-/// [limit](Limits::chunk), at which the queue cuts, discards as well: every request lies on one device, and that
-/// very request is passed on. A flush goes to every device, from the first on, until one fails.
+/// [limit](Limits::chunk), at which the queue cuts, discards as well: every request lies on one
+/// device, and that very request is passed on. A flush goes to every device, from the first on,
+/// until one fails.
 ///
 /// A device that completes requests later must not be submitted to by anybody else.
 ///

@@ -47,7 +47,8 @@ impl Trail {
             action,
             time: self.clock.as_ref().map_or(Nanos::ZERO, |clock| clock.now()),
             queue: request.queue(),
-            context: request.0.context,
+            // As the queue counts its contexts for those who look on.
+            context: request.0.context as u16,
             tag: Some(request.tag()),
             op: request.op(),
             flags: request.flags(),

@@ -28,8 +28,8 @@ use blocks::{Blocks, Content};
 pub struct WriteCacheConfig {
     /// How much it keeps at most. Beyond that it writes back what it has had for longest.
     pub capacity: ByteLen,
-    /// Whether it takes [`BioFlags::FUA`], by writing through. Without it a queue sends a flush after
-    /// such a write.
+    /// Whether it takes [`BioFlags::FUA`], by writing through. Without it a queue sends a flush
+    /// after such a write.
     pub fua: bool,
     /// Whether it also writes back when nobody asks it to, as caches do.
     pub write_back: Option<WriteBack>,
@@ -54,12 +54,12 @@ pub struct WriteBack {
     pub one_in: u32,
 }
 
-/// A device with a volatile write cache in front of it: what was written is there for every reader and
-/// lost with the power, until a flush or FUA has brought it down.
+/// A device with a volatile write cache in front of it: what was written is there for every reader
+/// and lost with the power, until a flush or FUA has brought it down.
 ///
-/// Writes, discards and write-zeroes are kept, by logical block, each of which is atomic: it reaches the device
-/// as a whole or not at all, at any time and in any order. Reads see them. [`WriteCache::power_cut`] is the
-/// accident.
+/// Writes, discards and write-zeroes are kept, by logical block, each of which is atomic: it
+/// reaches the device as a whole or not at all, at any time and in any order. Reads see them.
+/// [`WriteCache::power_cut`] is the accident.
 ///
 /// | operation | what happens |
 /// |---|---|
@@ -69,7 +69,9 @@ pub struct WriteBack {
 /// | FLUSH | all that is kept goes down, then the device is flushed |
 /// | SECURE_ERASE, long discards | as FUA: carried out by the device |
 ///
-/// It waits for the device while it writes down, and others wait for it meanwhile.
+/// It waits for the device while it writes down, and others wait for it meanwhile. A device with room
+/// for so many requests must have some for [nested](Request::nested) ones besides, which nobody
+/// else's requests take: while this waits, nobody polls for those.
 ///
 /// ```
 /// use pageless_block::{Bio, FrameAccess, Pmem, PmemFrames, PowerCut, RamFrames, Sector};
@@ -115,8 +117,9 @@ struct Kept {
 impl<D: BlockDevice, M: FrameAccess> WriteCache<D, M> {
     /// An empty cache in front of `device`.
     ///
-    /// `memory` reaches the frames of bios. `staging` are frames that nobody else uses, which `memory` and the
-    /// device reach as well: at least a logical block of them; with more, more goes down in one request.
+    /// `memory` reaches the frames of bios. `staging` are frames that nobody else uses, which
+    /// `memory` and the device reach as well: at least a logical block of them; with more, more
+    /// goes down in one request.
     ///
     /// # Errors
     /// [`WriteCacheError`].
@@ -175,10 +178,11 @@ impl<D: BlockDevice, M: FrameAccess> WriteCache<D, M> {
         ByteLen::new(self.kept.lock().blocks.len() as u64 * self.block)
     }
 
-    /// The power goes and comes back: the cache is empty, and the device has what the accident says.
+    /// The power goes and comes back: the cache is empty, and the device has what the accident
+    /// says.
     ///
-    /// Requests that are in the middle of something are waited for. What the device has not taken in because it
-    /// failed counts as lost.
+    /// Requests that are in the middle of something are waited for. What the device has not taken
+    /// in because it failed counts as lost.
     pub fn power_cut(&self, what: PowerCut) -> PowerCutReport {
         let mut kept = self.kept.lock();
         let mut report = PowerCutReport::default();
@@ -214,15 +218,16 @@ impl<D: BlockDevice, M: FrameAccess> WriteCache<D, M> {
             .next_from(first)
             .is_none_or(|next| next - first >= count)
         {
-            // Whoever writes there now does so at the same time as this reads, and waits for nothing.
+            // Whoever writes there now does so at the same time as this reads, and waits for
+            // nothing.
             drop(kept);
             return self.device.submit(request);
         }
         request.run(|request| self.overlaid(&kept.blocks, request))
     }
 
-    /// Reads what is kept from the cache and the rest from the device. The lock is held throughout: what is
-    /// not kept now must not be written, read back and written back in between.
+    /// Reads what is kept from the cache and the rest from the device. The lock is held throughout:
+    /// what is not kept now must not be written, read back and written back in between.
     fn overlaid(&self, blocks: &Blocks, request: &Request) -> Result<(), Failure> {
         let (first, count) = self.blocks_of(request);
         let mut at = 0;
@@ -322,7 +327,8 @@ impl<D: BlockDevice, M: FrameAccess> WriteCache<D, M> {
         Ok(())
     }
 
-    /// Writes the block down, and neighbours after it that go along, `most` at most. They are not kept any more then.
+    /// Writes the block down, and neighbours after it that go along, `most` at most. They are not
+    /// kept any more then.
     fn write_back(&self, blocks: &mut Blocks, first: u64, most: u64) -> Result<(), Failure> {
         let Some(kind) = blocks.get(first).map(Content::kind) else {
             return Ok(());
@@ -499,8 +505,8 @@ impl<D: fmt::Debug, M> fmt::Debug for WriteCache<D, M> {
 pub enum PowerCut {
     /// All of it is lost.
     AllLost,
-    /// Some blocks had reached the device before, in no particular order, and the others are lost. Nothing was
-    /// promised of either.
+    /// Some blocks had reached the device before, in no particular order, and the others are lost.
+    /// Nothing was promised of either.
     Some {
         /// The same seed and the same blocks are the same accident.
         seed: u64,

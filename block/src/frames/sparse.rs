@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::heap::Frame;
 use crate::access::{AccessError, FrameAccess};
 use crate::copy::Span;
+use crate::failpoint::Failpoint;
 use crate::position::BytePos;
 use crate::status::{BlkError, Failure};
 use crate::sync::Lock;
@@ -236,7 +237,11 @@ impl SparseFrames {
             let resident = FrameCount::new(resident);
             return Err(SparseError::Full { resident });
         }
-        Frame::try_zeroed().ok_or_else(|| {
+        let frame = match Failpoint::StoreAlloc.hit() {
+            true => None,
+            false => Frame::try_zeroed(),
+        };
+        frame.ok_or_else(|| {
             self.let_go(1);
             SparseError::NoMemory {
                 resident: self.resident(),

@@ -4,10 +4,6 @@ pub(crate) mod merge;
 #[cfg(test)]
 mod model;
 pub(crate) mod segments;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the request path is about to use it")
-)]
 pub(crate) mod split;
 pub(crate) mod stack;
 

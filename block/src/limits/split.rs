@@ -337,8 +337,9 @@ impl Chunks {
     }
 }
 
+#[cfg(test)]
 impl Limits {
-    /// Which part of a bio the device takes in one request. What cuts many bios keeps a [`Cutter`].
+    /// Which part of a bio the device takes in one request.
     pub(crate) fn cut(&self, shape: &Shape<'_>) -> Cut {
         Cutter::new(self).cut(shape)
     }

@@ -13,6 +13,7 @@ use pageless_pfn::ByteLen;
 
 use crate::bio::chain::{Chain, finish};
 use crate::bio::completion::{Completion, Notify};
+use crate::bio::part::Cursor;
 use crate::bio::pool::BioPool;
 use crate::bio::{self, Bio};
 use crate::clock::Nanos;
@@ -24,7 +25,6 @@ use crate::limits::split::{Cut, Shape};
 use crate::mutant::Mutant;
 use crate::observe::event::{Action, Event};
 use crate::observe::histogram::OpHistograms;
-use crate::op::Op;
 use crate::position::{BytePos, SECTOR_SIZE};
 use crate::queue::admission::{RejectReason, Verdict, admit, well_formed};
 use crate::queue::flush::Next;
@@ -36,12 +36,14 @@ use crate::status::BlkError;
 use crate::sync::atomic::{AtomicBool, AtomicU32};
 pub use plug::Plug;
 
-/// What a context shows to those who quiesce its queue.
+/// What a context shows to those who quiesce its queue. Written for every bio, and so on cache lines of its own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Presence {
     /// Whether its thread is in [`BlockDevice::submit`], or about to look whether it may.
     pub(crate) issuing: AtomicBool,
-    /// Requests it has out: plugged, waiting, scheduled or at the device. Written by its thread alone.
+    /// Requests it has out: plugged, waiting, scheduled or at the device. And one more while pieces of a bio
+    /// wait for theirs. Written by its thread alone.
     pub(crate) out: AtomicU32,
 }
 
@@ -74,11 +76,15 @@ pub(crate) struct Presence {
 /// # Panics
 /// Dropping a context while bios are out panics, or prints if the thread is panicking already:
 /// their completions would have nowhere to go. [`Context::drain`] first. Bios that are finished and not
-/// reaped are dropped quietly.
+/// reaped are dropped quietly. A hardware queue that such a context had for itself gets no other: the device
+/// may still use its tags.
 pub struct Context<'q, D: BlockDevice> {
     queue: &'q RequestQueue<D>,
     hw: &'q HwQueue,
+    /// What it is called for those who look on; where there were very many, others may be as well.
     number: u16,
+    /// What only it is called.
+    id: u32,
     presence: Arc<Presence>,
     /// Whether it has its hardware queue for itself. Then each request keeps its tag for good; else tags
     /// come from the hardware queue.
@@ -90,6 +96,8 @@ pub struct Context<'q, D: BlockDevice> {
     /// Requests that are not in use.
     #[expect(clippy::vec_box, reason = "the boxes are what is handed out")]
     requests: Vec<Box<request::Inner>>,
+    /// Bios of a merged request, on the way to their ends; empty between calls, unless a callback has panicked.
+    settled: VecDeque<Box<bio::Inner>>,
     /// Finished, in order, for those who reap.
     finished: VecDeque<Box<bio::Inner>>,
     /// Pieces of accepted bios for which there was no tag.
@@ -99,8 +107,8 @@ pub struct Context<'q, D: BlockDevice> {
     plugged: bool,
     /// What the flush sequence has to do next; empty between calls.
     todo: VecDeque<Next>,
-    /// What the device has handed over and we have not looked at; empty between calls.
-    landing: Vec<Done>,
+    /// What the device has handed over and we have not looked at; empty between calls, as `settled` is.
+    landing: VecDeque<Done>,
     /// What time it was when it last looked.
     time: Nanos,
     /// Bios handed back, of those accepted.
@@ -111,31 +119,28 @@ pub struct Context<'q, D: BlockDevice> {
 }
 
 impl<'q, D: BlockDevice> Context<'q, D> {
-    pub(crate) fn new(
-        queue: &'q RequestQueue<D>,
-        hw: &'q HwQueue,
-        number: u16,
-        sole: bool,
-    ) -> Self {
+    pub(crate) fn new(queue: &'q RequestQueue<D>, hw: &'q HwQueue, id: u32, sole: bool) -> Self {
         let presence = Arc::new(Presence::default());
         queue.present.lock().push(Arc::clone(&presence));
         let places = usize::from(queue.places);
         Self {
             queue,
             hw,
-            number,
+            number: id as u16,
+            id,
             presence,
             sole,
             made: 0,
             home: Arc::new(Mailbox::new()),
             pool: BioPool::new(),
             requests: Vec::new(),
+            settled: VecDeque::new(),
             finished: VecDeque::with_capacity(places),
             backlog: VecDeque::new(),
             plug: Vec::new(),
             plugged: false,
             todo: VecDeque::new(),
-            landing: Vec::new(),
+            landing: VecDeque::new(),
             time: Nanos::ZERO,
             returned: 0,
             counters: QueueCounters::default(),
@@ -206,9 +211,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 let incoming = Incoming {
                     bio,
                     flags,
-                    context: self.number,
+                    context: self.id,
                 };
-                match self.start(incoming) {
+                match self.start(incoming, false) {
                     Ok(()) => Ok(()),
                     Err((incoming, reason)) => {
                         self.counters.submitted -= 1;
@@ -229,11 +234,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[cold]
     #[inline(never)]
     fn split(&mut self, whole: Box<bio::Inner>, flags: BioFlags) -> Result<(), Rejected> {
-        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+        // As a whole: its pieces go on once it is inside, whoever freezes the queue then.
+        if !self.enter() {
+            self.one_less_out();
             return Err(self.reject(whole, RejectReason::Frozen));
         }
         self.accepted();
         if Failpoint::ChainAlloc.hit() {
+            self.one_less_out();
             self.over(whole, Err(BlkError::Resource));
             return Ok(());
         }
@@ -242,18 +250,26 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             flags = BioFlags::empty();
         }
         let chain = Chain::of_pieces();
+        // With one segment more than a request can have there is no need to look at those after it.
+        let most = (self.queue.limits().max_segments as usize).saturating_add(1);
+        let mut cursor = Cursor::default();
         let mut at = 0;
         while at < whole.len {
             let Some(mut piece) = self.pool.take_piece() else {
                 chain.fail(at, BlkError::Resource);
                 break;
             };
-            piece.copy_part(&whole, at, whole.len - at);
-            match self.queue.cutter.cut(&shape_of(&piece, flags)) {
+            let all = piece.copy_rest(&whole, at, cursor, most);
+            let mut cut = self.queue.cutter.cut(&shape_of(&piece, flags));
+            if !all && !matches!(cut, Cut::After(_)) {
+                piece.copy_rest(&whole, at, cursor, usize::MAX);
+                cut = self.queue.cutter.cut(&shape_of(&piece, flags));
+            }
+            match cut {
                 Cut::Fits => {}
                 Cut::After(len) => {
                     let rest = whole.sector.get() + (at + len.get()) / SECTOR_SIZE;
-                    self.tell_bio(Action::Split, &piece, piece.len, rest);
+                    self.tell_bio(Action::Split, &piece, whole.len - at, rest);
                     self.counters.splits += 1;
                     piece.truncate(len.get());
                 }
@@ -263,14 +279,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                     break;
                 }
             }
+            cursor.advance(&whole.segments, piece.len);
             at += piece.len;
             piece.part_of = Some(chain.link());
             let incoming = Incoming {
                 bio: piece,
                 flags,
-                context: self.number,
+                context: self.id,
             };
             self.start_or_wait(incoming);
+        }
+        if self.backlog.is_empty() {
+            self.one_less_out();
         }
         if let Some((whole, _)) = chain.park(whole, &self.home) {
             self.finish_bio(whole);
@@ -294,12 +314,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// Waits until nothing is in flight and hands every completion that is to be reaped to `each`.
     ///
-    /// Asks the device again and again while it holds requests: this call keeps the CPU busy.
+    /// Asks the device again and again while it holds requests: this call keeps the CPU busy. A clock that is moved by
+    /// hand is told when the next timeout is due.
     pub fn drain(&mut self, mut each: impl FnMut(Completion)) {
         while self.in_flight() != 0 {
             match self.reap() {
                 Some(completion) => each(completion),
-                None => core::hint::spin_loop(),
+                None => self.idle(),
             }
         }
     }
@@ -382,15 +403,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     #[inline(never)]
     fn finish_odd(&mut self, bio: Box<bio::Inner>) {
         let (pool, counters, returned) = (&mut self.pool, &mut self.counters, &mut self.returned);
-        let over = finish(bio, &self.home, |part, piece| {
-            // A part was submitted here, a piece was made here.
-            if !piece {
-                *returned += 1;
+        let places = usize::from(self.queue.places);
+        let recycle = |part: Box<bio::Inner>, submitted| {
+            if submitted {
+                // A bio like any other, but that nobody gets it back.
                 counters.count(&part);
+                *returned += 1;
+                if pool.available() >= places {
+                    // It need not have come from the pool, which would grow for ever.
+                    return;
+                }
             }
             pool.put_inner(part);
-        });
-        let Some(mut bio) = over else {
+        };
+        let Some(mut bio) = finish(bio, &self.home, recycle) else {
             return;
         };
         self.counters.count(&bio);
@@ -434,24 +460,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 }
 
-impl QueueCounters {
-    /// A bio is over.
-    #[inline]
-    fn count(&mut self, bio: &bio::Inner) {
-        if bio.result.is_err() {
-            self.failed += 1;
-        }
-        match bio.op {
-            Op::Read => self.bytes_read += bio.done,
-            Op::Write if bio.len == 0 => self.flushes += u64::from(bio.result.is_ok()),
-            Op::Write | Op::ZoneAppend => self.bytes_written += bio.done,
-            Op::Discard | Op::SecureErase => self.bytes_discarded += bio.done,
-            Op::WriteZeroes => self.bytes_zeroed += bio.done,
-            _ => {}
-        }
-    }
-}
-
 #[inline]
 fn shape_of(bio: &bio::Inner, flags: BioFlags) -> Shape<'_> {
     Shape {
@@ -468,11 +476,11 @@ impl<D: BlockDevice> Drop for Context<'_, D> {
         let mut present = self.queue.present.lock();
         present.retain(|other| !Arc::ptr_eq(other, &self.presence));
         drop(present);
-        self.queue.leave(self.hw, self.sole);
         let out = self.in_flight() - self.finished.len() as u32;
         if out == 0 {
-            return;
+            return self.queue.leave(self.hw, self.sole);
         }
+        // The hardware queue is not free: requests of ours may be at the device, and their tags with them.
         let (id, number) = (self.hw.id.get(), self.number);
         #[cfg(feature = "std")]
         if std::thread::panicking() {

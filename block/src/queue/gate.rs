@@ -24,26 +24,29 @@ impl Gate {
     /// Whether nobody stops anything.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        // Relaxed, here and below: the barrier between this and the step before it is what orders them.
-        self.0.load(Ordering::Relaxed) == 0
+        // Acquire, here and below: pairs with the Release in `thaw` and `resume`. Who is let in again sees what
+        // was done while the gate was closed. That a closed gate is not missed is the barrier's work.
+        self.0.load(Ordering::Acquire) == 0
     }
 
     /// Whether bios are kept out.
     pub(crate) fn frozen(&self) -> bool {
-        !self.0.load(Ordering::Relaxed).is_multiple_of(QUIESCE)
+        !self.0.load(Ordering::Acquire).is_multiple_of(QUIESCE)
     }
 
     /// Whether requests are kept in.
     pub(crate) fn quiesced(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= QUIESCE
+        self.0.load(Ordering::Acquire) >= QUIESCE
     }
 
     pub(crate) fn freeze(&self) {
+        // Relaxed, as in `quiesce`: a barrier follows.
         self.0.fetch_add(FREEZE, Ordering::Relaxed);
     }
 
     pub(crate) fn thaw(&self) {
-        self.0.fetch_sub(FREEZE, Ordering::Relaxed);
+        // Release, as in `resume`: pairs with the loads above.
+        self.0.fetch_sub(FREEZE, Ordering::Release);
     }
 
     pub(crate) fn quiesce(&self) {
@@ -51,6 +54,6 @@ impl Gate {
     }
 
     pub(crate) fn resume(&self) {
-        self.0.fetch_sub(QUIESCE, Ordering::Relaxed);
+        self.0.fetch_sub(QUIESCE, Ordering::Release);
     }
 }

@@ -291,7 +291,7 @@ impl<D: BlockDevice> RequestQueue<D> {
         hw.users
             .compare_exchange(0, SOLE, Ordering::Acquire, Ordering::Relaxed)
             .map_err(|_| QueueError::Taken { id })?;
-        Ok(Context::new(self, hw, self.next_number(), true))
+        Ok(Context::new(self, hw, self.next_id(), true))
     }
 
     /// A context that shares hardware queue `id` with others of its kind.
@@ -311,7 +311,7 @@ impl<D: BlockDevice> RequestQueue<D> {
         hw.users
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more)
             .map_err(|_| QueueError::Taken { id })?;
-        Ok(Context::new(self, hw, self.next_number(), false))
+        Ok(Context::new(self, hw, self.next_id(), false))
     }
 
     /// A context of `hw` is gone.
@@ -328,9 +328,9 @@ impl<D: BlockDevice> RequestQueue<D> {
         hw.ok_or(QueueError::NoSuchQueue { id, hw_queues })
     }
 
-    fn next_number(&self) -> u16 {
-        // Relaxed: a number for those who look on, and nothing hangs on it.
-        self.contexts.fetch_add(1, Ordering::Relaxed) as u16
+    fn next_id(&self) -> u32 {
+        // Relaxed: a number, and nothing hangs on what was done before it was given.
+        self.contexts.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The device.
@@ -353,7 +353,8 @@ impl<D: BlockDevice> RequestQueue<D> {
         self.hw.len() as u16
     }
 
-    /// Requests in flight: plugged, waiting, scheduled or at the device.
+    /// Requests in flight: plugged, waiting, scheduled or at the device; and one for each context that has pieces
+    /// of a bio for which there was no tag.
     pub fn in_flight(&self) -> u32 {
         let present = self.present.lock();
         // Acquire: pairs with the Release in `Context::settle`. Who sees nothing out sees what was done.
@@ -435,3 +436,6 @@ pub enum QueueError {
     #[error("the device's limits: {0}")]
     Limits(#[from] LimitError),
 }
+
+#[cfg(all(test, loom))]
+mod loom;

@@ -22,7 +22,8 @@ use crate::request::Request;
 pub struct Incoming {
     pub(crate) bio: Box<bio::Inner>,
     pub(crate) flags: BioFlags,
-    pub(crate) context: u16,
+    /// Whose: the context's own number, of which no other has the same.
+    pub(crate) context: u32,
 }
 
 impl core::fmt::Debug for bio::Inner {

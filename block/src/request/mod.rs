@@ -87,8 +87,8 @@ pub(crate) struct Inner {
     pub(crate) priority: Priority,
     pub(crate) queue: QueueId,
     pub(crate) tag: Tag,
-    /// The software context it belongs to, for those who look on.
-    pub(crate) context: u16,
+    /// Whose: as in [`Incoming`](merge::Incoming).
+    pub(crate) context: u32,
     pub(crate) position: u64,
     pub(crate) len: u64,
     pub(crate) bios: Bios,

@@ -1,5 +1,5 @@
-//! What the tests of stacked devices stand on: a store that remembers what it saw, a device that finishes later, and one
-//! whose power goes after so many requests.
+//! What the tests of stacked devices stand on: a store that remembers what it saw, a device that
+//! finishes later, and one whose power goes after so many requests.
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
 use alloc::sync::Arc;
@@ -145,7 +145,8 @@ impl BlockDevice for Store {
     }
 }
 
-/// Keeps requests and carries them out when polled, in an order that only its seed knows; has room for a few.
+/// Keeps requests and carries them out when polled, in an order that only its seed knows; has room
+/// for a few.
 pub(crate) struct Later<D> {
     device: D,
     room: usize,

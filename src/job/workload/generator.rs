@@ -275,9 +275,14 @@ impl Generator {
     }
 
     /// The next request.
-    #[inline]
+    // Always inline, so that the request stays in registers. Behind a write to cold memory nothing that was
+    // just stored can be loaded by other widths before that write is through, and a request that is
+    // returned through memory is loaded so.
+    #[inline(always)]
     pub fn next_request(&mut self) -> Next {
-        if let Some(write) = self.owed_write.take() {
+        if self.mix == Mix::TrimThenWrite
+            && let Some(write) = self.owed_write.take()
+        {
             return Next::Request(write);
         }
         let left = self.limits.bytes.saturating_sub(self.bytes);
@@ -321,7 +326,7 @@ impl Generator {
     }
 
     /// Finds a place for `wanted` bytes and cuts them to what fits there.
-    #[inline]
+    #[inline(always)]
     fn place(&mut self, direction: Direction, wanted: u64) -> Option<(u64, u64)> {
         let unit = u64::from(self.shortest);
         let region = self.region;

@@ -16,14 +16,15 @@ use crate::position::{SECTOR_SIZE, Sector};
 use crate::priority::Priority;
 use crate::queue::HwQueue;
 use crate::queue::admission::RejectReason;
-use crate::queue::context::Context;
 use crate::queue::context::plug::{PLUG_FLUSH_SIZE, PLUG_REQUESTS};
+use crate::queue::context::{Context, Presence};
 use crate::queue::flush::{Needs, Next, Step};
 use crate::queue::mailbox::{Letter, Mailbox};
 use crate::request::merge::{Incoming, Merge};
 use crate::request::{self, Done, Request, Tag};
 use crate::status::BlkError;
 use crate::sync::atomic::Ordering;
+use crate::sync::relax;
 
 /// What became of a request that was given to the device.
 enum Issued {
@@ -33,30 +34,55 @@ enum Issued {
     Parked,
 }
 
+/// That a call of the driver is under way. Also a driver that panics has returned then: whoever quiesces the queue
+/// is not to wait for it, and the context may live on.
+struct Issuing<'a>(&'a Presence);
+
+impl Drop for Issuing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: pairs with the load in `RequestQueue::quiesce`, which then knows the call is over.
+        self.0.issuing.store(false, Ordering::Release);
+    }
+}
+
 impl<'q, D: BlockDevice> Context<'q, D> {
-    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way.
+    /// Gives an accepted bio its request, or makes it part of one, and sends that on its way. Whether the
+    /// queue is frozen matters to those that are not `inside` yet.
     ///
     /// # Errors
     /// The bio, if there is no tag or no memory, or if the queue is frozen.
     #[inline]
-    pub(super) fn start(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    pub(super) fn start(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
         if incoming.flags.intersects(BioFlags::FLUSHES) {
-            return self.start_flushing(incoming);
+            return self.start_flushing(incoming, inside);
         }
         if !self.plugged && self.queue.elevator.is_none() {
-            let request = self.request_for(incoming)?;
+            let request = self.request_for(incoming, inside)?;
             self.send(request);
             return Ok(());
         }
-        self.start_mergeable(incoming)
+        self.start_mergeable(incoming, inside)
     }
 
-    fn start_mergeable(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    fn start_mergeable(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
+        if !inside && self.queue.gate.frozen() {
+            // Also where it could join a request that is inside.
+            return Err((incoming, RejectReason::Frozen));
+        }
         let incoming = match self.merge(incoming) {
             Ok(()) => return Ok(()),
             Err(apart) => apart,
         };
-        let request = self.request_for(incoming)?;
+        let request = self.request_for(incoming, inside)?;
         match self.plugged {
             true => self.hold_back(request),
             false => self.send(request),
@@ -67,12 +93,16 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// One with PREFLUSH or FUA.
     #[cold]
     #[inline(never)]
-    fn start_flushing(&mut self, incoming: Incoming) -> Result<(), (Incoming, RejectReason)> {
+    fn start_flushing(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<(), (Incoming, RejectReason)> {
         let needs = Needs::of(incoming.flags, self.queue.limits().features);
         let asked = incoming.flags;
         let mut incoming = incoming;
         incoming.flags = needs.flags;
-        let request = match self.request_for(incoming) {
+        let request = match self.request_for(incoming, inside) {
             Ok(request) => request,
             Err((mut incoming, reason)) => {
                 // Who tries again asks for the same.
@@ -96,20 +126,22 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             self.backlog.push_back(incoming);
             return;
         }
-        if let Err((incoming, _)) = self.start(incoming) {
+        if let Err((incoming, _)) = self.start(incoming, true) {
             self.backlog.push_back(incoming);
         }
     }
 
     #[inline]
-    fn request_for(&mut self, incoming: Incoming) -> Result<Request, (Incoming, RejectReason)> {
+    fn request_for(
+        &mut self,
+        incoming: Incoming,
+        inside: bool,
+    ) -> Result<Request, (Incoming, RejectReason)> {
         let inner = match self.take_request() {
             Ok(inner) => inner,
             Err(reason) => return Err((incoming, reason)),
         };
-        self.one_more_out();
-        self.queue.barrier.light();
-        if !self.queue.gate.is_open() && self.queue.gate.frozen() {
+        if !self.enter() && !inside {
             self.put_request(inner);
             self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
@@ -124,10 +156,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn take_request(&mut self) -> Result<Box<request::Inner>, RejectReason> {
         // The usual way: one that keeps its tag.
         if self.sole
-            && !Failpoint::TagGet.hit()
             && let Some(inner) = self.requests.pop()
         {
-            return Ok(inner);
+            if !Failpoint::TagGet.hit() {
+                return Ok(inner);
+            }
+            self.requests.push(inner);
+            return Err(self.none_free());
         }
         self.take_request_slowly()
     }
@@ -146,9 +181,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             tag = self.take_tag();
         }
         let Some(tag) = tag else {
-            let depth = self.queue.places;
-            self.tell_plug(Action::SleepRequest, 0);
-            return Err(RejectReason::QueueFull { depth });
+            return Err(self.none_free());
         };
         let mut inner = match self.requests.pop() {
             Some(inner) => inner,
@@ -160,6 +193,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         };
         inner.tag = tag;
         Ok(inner)
+    }
+
+    #[cold]
+    fn none_free(&self) -> RejectReason {
+        self.tell_plug(Action::SleepRequest, 0);
+        let depth = self.queue.places;
+        RejectReason::QueueFull { depth }
     }
 
     /// A tag for a request that has none.
@@ -196,6 +236,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.requests.push(inner);
     }
 
+    /// Counts one more that is out, and says whether that may be. If not, it is to be taken back.
+    #[inline]
+    pub(super) fn enter(&self) -> bool {
+        self.one_more_out();
+        self.queue.barrier.light();
+        self.queue.gate.is_open() || !self.queue.gate.frozen()
+    }
+
     #[inline]
     fn one_more_out(&self) {
         let out = &self.presence.out;
@@ -205,7 +253,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     #[inline]
-    fn one_less_out(&self) {
+    pub(super) fn one_less_out(&self) {
         let out = &self.presence.out;
         // Release: pairs with the Acquire in `RequestQueue::in_flight`.
         out.store(out.load(Ordering::Relaxed) - 1, Ordering::Release);
@@ -215,7 +263,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     fn fresh_request(&self) -> Box<request::Inner> {
         let mut inner = Box::new(request::Inner::empty(Some(self.home.clone())));
         inner.queue = self.hw.id;
-        inner.context = self.number;
+        inner.context = self.id;
         inner
     }
 
@@ -396,7 +444,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         let Some(elevator) = &self.queue.elevator else {
             return;
         };
-        let room = u32::from(self.queue.depth);
         loop {
             // What the device had no room for comes before the others. And while it has none, requests
             // are better off with the scheduler: bios can still join them there.
@@ -406,14 +453,13 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                     return;
                 }
             }
-            // Relaxed: a bound that may be passed by as many as there are threads.
-            if self.hw.at_device.load(Ordering::Relaxed) >= room {
+            if self.is_full(self.hw) {
                 return;
             }
             let Some(request) = elevator.dispatch(self.time) else {
                 return;
             };
-            match self.issue(request) {
+            match self.issue(request, false) {
                 Issued::Done(done) => self.handle(done),
                 Issued::Kept => {}
                 Issued::Parked => return,
@@ -421,10 +467,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
     }
 
+    /// Whether the device has as many requests of `hw` as it is to have. Without an elevator there are no
+    /// more than that.
+    fn is_full(&self, hw: &HwQueue) -> bool {
+        // Relaxed: a bound that may be passed by as many as there are threads.
+        self.queue.elevator.is_some()
+            && hw.at_device.load(Ordering::Relaxed) >= u32::from(self.queue.depth)
+    }
+
     /// Gives the device what could not go before.
     fn run_parked(&mut self) {
         while let Some(request) = self.hw.unpark() {
-            match self.issue(request) {
+            match self.issue(request, true) {
                 Issued::Done(done) => self.handle(done),
                 Issued::Kept => {}
                 Issued::Parked => return,
@@ -434,26 +488,35 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     #[inline]
     fn issue_and_handle(&mut self, request: Request) {
-        if let Issued::Done(done) = self.issue(request) {
+        if let Issued::Done(done) = self.issue(request, false) {
             self.handle(done);
         }
     }
 
+    /// Gives a request to the device, or parks it: before those that wait already if it is `first`.
     #[inline]
-    fn issue(&mut self, request: Request) -> Issued {
+    fn issue(&mut self, request: Request, first: bool) -> Issued {
         let queue = self.queue;
+        // A flush is one more than the device is promised.
+        if queue.elevator.is_some()
+            && request.0.step != Step::Flush
+            && self.is_full(self.hw_of(&request))
+        {
+            self.hw_of(&request).park(request, first);
+            return Issued::Parked;
+        }
         // Relaxed: ordered by the barrier. Either the gate is seen to be closed here, or this is seen by
         // `RequestQueue::quiesce` and waited for.
         self.presence.issuing.store(true, Ordering::Relaxed);
         queue.barrier.light();
         if !queue.gate.is_open() && queue.gate.quiesced() {
             self.presence.issuing.store(false, Ordering::Release);
-            self.hw_of(&request).park(request, false);
+            self.hw_of(&request).park(request, first);
             return Issued::Parked;
         }
+        let issuing = Issuing(&self.presence);
         let submitted = self.hand_over(request);
-        // Release: pairs with the load in `RequestQueue::quiesce`, which then knows the call is over.
-        self.presence.issuing.store(false, Ordering::Release);
+        drop(issuing);
         match submitted {
             Submitted::Done(done) => {
                 self.found(&done);
@@ -465,7 +528,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     #[inline]
-    fn hand_over(&mut self, mut request: Request) -> Submitted {
+    fn hand_over(&self, mut request: Request) -> Submitted {
         let queue = self.queue;
         if queue.elevator.is_some() {
             let hw = self.hw_of(&request);
@@ -593,7 +656,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         while let Some(next) = self.todo.pop_front() {
             match next {
                 Next::Issue(request) => {
-                    if let Issued::Done(done) = self.issue(request) {
+                    if let Issued::Done(done) = self.issue(request, false) {
                         self.sequence(done.0);
                     }
                 }
@@ -636,14 +699,15 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.odd = false;
         inner.replaced = None;
         inner.device_segments = None;
-        let first = inner.bios.take_first();
+        let mut next = inner.bios.take_first();
         let mut rest = mem::take(inner.bios.rest_mut());
-        let mut bios = first.into_iter().chain(rest.drain(..)).peekable();
-        while let Some(mut bio) = bios.next() {
+        let mut others = rest.drain(..);
+        while let Some(mut bio) = next {
+            next = others.next();
             // Merged: each gets its share of what is done, and those that are done have not failed. But a
             // driver may fail after the last byte, and somebody must hear of it.
             let done = left.min(bio.len);
-            let spared = done == bio.len && bios.peek().is_some();
+            let spared = done == bio.len && next.is_some();
             bio.result = if spared { Ok(()) } else { result };
             bio.done = done;
             left -= done;
@@ -651,11 +715,19 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 bio.written = written;
                 bio.odd = true;
             }
-            self.finish_bio(bio);
+            self.settled.push_back(bio);
         }
-        drop(bios);
+        drop(others);
         *inner.bios.rest_mut() = rest;
         self.put_settled(inner);
+        self.finish_settled();
+    }
+
+    /// One by one, and the request is out of the way already: should a callback panic, the others are still there.
+    fn finish_settled(&mut self) {
+        while let Some(bio) = self.settled.pop_front() {
+            self.finish_bio(bio);
+        }
     }
 
     #[inline]
@@ -671,18 +743,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// Asks the device what it has finished, and sends what could not go before.
     pub fn poll(&mut self) {
         self.look_at_clock();
+        self.finish_settled();
         self.unplug();
         // The device may hold a lock of its own while it hands things over, so nothing is submitted
         // before it has returned.
         let landing = &mut self.landing;
         self.queue
             .device
-            .poll(self.hw.id, &mut |done| landing.push(done));
-        let mut landing = mem::take(&mut self.landing);
-        for done in landing.drain(..) {
+            .poll(self.hw.id, &mut |done| landing.push_back(done));
+        // One by one: should a callback panic, the others are still there.
+        while let Some(done) = self.landing.pop_front() {
             self.land(done);
         }
-        self.landing = landing;
         while let Some(letter) = self.home.pop() {
             match letter {
                 Letter::Request(done) => self.handle(done),
@@ -692,12 +764,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         self.expire();
         self.run_parked();
         self.run_elevator();
+        if !self.backlog.is_empty() {
+            self.run_backlog();
+        }
+    }
+
+    fn run_backlog(&mut self) {
         while let Some(incoming) = self.backlog.pop_front() {
-            if let Err((incoming, _)) = self.start(incoming) {
+            if let Err((incoming, _)) = self.start(incoming, true) {
                 self.backlog.push_front(incoming);
-                break;
+                return;
             }
         }
+        // What `split` counted for as long as pieces wait.
+        self.one_less_out();
     }
 
     /// The device has handed this over.
@@ -747,6 +827,23 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                     deadline.store(again.unwrap_or(now).get().max(1), Ordering::Relaxed);
                 }
             }
+        }
+    }
+
+    /// There is nothing to do but to wait: for a clock that others move by hand, until the next timeout.
+    #[cold]
+    pub(super) fn idle(&self) {
+        relax();
+        let Some(clock) = &self.queue.clock else {
+            return;
+        };
+        let deadlines = self.hw.deadlines.iter();
+        let next = deadlines
+            .map(|at| at.load(Ordering::Relaxed))
+            .filter(|at| *at != 0)
+            .min();
+        if let Some(next) = next {
+            clock.idle_until(Nanos::new(next));
         }
     }
 

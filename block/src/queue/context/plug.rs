@@ -14,17 +14,27 @@ pub(super) const PLUG_FLUSH_SIZE: u64 = 128 << 10;
 
 /// A [`Context`] that holds requests back until this is dropped, or 32 of them have come together, or
 /// one is 128 KiB long, or somebody reaps and nothing is finished. Bios that continue a request which
-/// is held back join it. Made by [`Context::plug`]; flushes are not held back.
+/// is held back join it. Made by [`Context::plug`]; flushes are not held back. A plug within another does nothing:
+/// the outer one decides, as in Linux.
 #[derive(Debug)]
 #[must_use = "dropping it lets the requests go"]
-pub struct Plug<'c, 'q, D: BlockDevice>(&'c mut Context<'q, D>);
+pub struct Plug<'c, 'q, D: BlockDevice> {
+    context: &'c mut Context<'q, D>,
+    /// Whether there is a plug around this one.
+    within: bool,
+}
 
 impl<'q, D: BlockDevice> Context<'q, D> {
     /// Holds requests back from now on.
     pub fn plug(&mut self) -> Plug<'_, 'q, D> {
-        self.plugged = true;
-        self.tell_plug(Action::Plug, 0);
-        Plug(self)
+        let within = core::mem::replace(&mut self.plugged, true);
+        if !within {
+            self.tell_plug(Action::Plug, 0);
+        }
+        Plug {
+            context: self,
+            within,
+        }
     }
 }
 
@@ -32,19 +42,22 @@ impl<'q, D: BlockDevice> Deref for Plug<'_, 'q, D> {
     type Target = Context<'q, D>;
 
     fn deref(&self) -> &Context<'q, D> {
-        self.0
+        self.context
     }
 }
 
 impl<'q, D: BlockDevice> DerefMut for Plug<'_, 'q, D> {
     fn deref_mut(&mut self) -> &mut Context<'q, D> {
-        self.0
+        self.context
     }
 }
 
 impl<D: BlockDevice> Drop for Plug<'_, '_, D> {
     fn drop(&mut self) {
-        self.0.plugged = false;
-        self.0.unplug();
+        if self.within {
+            return;
+        }
+        self.context.plugged = false;
+        self.context.unplug();
     }
 }
