@@ -17,8 +17,8 @@ use std::sync::Mutex;
 use std::thread::{self, Thread};
 
 use pageless_block::{
-    AdvanceError, Bio, BioFlags, BlkError, BytePos, Completion, Limits, NullDevice, Op, Priority,
-    PriorityClass, QueueConfig, QueueId, RequestQueue, Sector, Ticket,
+    AdvanceError, Bio, BioFlags, BioPool, BlkError, BytePos, Completion, Limits, NullDevice, Op,
+    Priority, PriorityClass, QueueConfig, QueueId, RequestQueue, Sector, Ticket,
 };
 use pageless_pfn::{ByteLen, FrameOffset, PfnT, PhysSegment};
 use proptest::prelude::*;
@@ -106,7 +106,7 @@ fn a_rejected_bio_keeps_its_callback_and_can_be_submitted_again() {
 fn a_bio_that_is_never_submitted_calls_nobody() {
     let ledger = Ledger::default();
     drop(rig::sector(0).with_callback(ledger.entry()));
-    let mut pool = pageless_block::BioPool::new();
+    let mut pool = BioPool::new();
     pool.put(rig::sector(1).with_callback(ledger.entry()));
     assert_eq!((ledger.tokens(), ledger.entries()), (vec![], 0));
     // Nor does the next one from that pool.
@@ -568,6 +568,12 @@ fn a_part_that_is_dropped_is_loud() {
     assert!(panic_text(panic.unwrap_err()).contains("waits for it for ever"));
     let panic = catch_unwind(AssertUnwindSafe(|| drop(context)));
     assert!(panic_text(panic.unwrap_err()).contains("1 bios out"));
+    // So is one that is thrown among those to be used again.
+    let (mut whole, mut part) = (rig::sector(0), rig::sector(1));
+    part.chain_to(&mut whole);
+    let mut pool = BioPool::new();
+    let panic = catch_unwind(AssertUnwindSafe(|| pool.put(part)));
+    assert!(panic_text(panic.unwrap_err()).contains("waits for it for ever"));
 }
 
 // --- bios themselves ---
@@ -624,6 +630,21 @@ fn what_the_completion_goes_to_stays_with_the_rest() {
     assert!(ledger.tokens().is_empty());
     context.submit(rest).unwrap();
     assert_eq!(ledger.tokens(), [1]);
+}
+
+#[test]
+fn something_must_be_left_of_a_bio_that_is_cut() {
+    let mut bio = Bio::read(Sector::new(4), rig::memory(1024));
+    let whole = bio.len();
+    for len in [1024, 1536].map(ByteLen::new) {
+        let refused = AdvanceError::NothingLeft { len, whole };
+        assert_eq!(bio.advance(len), Err(refused));
+        assert_eq!(bio.split_front(len).err(), Some(refused));
+    }
+    bio.advance(ByteLen::ZERO).unwrap();
+    assert_eq!((bio.len(), bio.sector()), (whole, Sector::new(4)));
+    bio.advance(ByteLen::new(512)).unwrap();
+    assert_eq!((bio.len().get(), bio.sector()), (512, Sector::new(5)));
 }
 
 #[test]
