@@ -5,10 +5,11 @@ extern crate alloc;
 
 mod rig;
 
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use core::panic::AssertUnwindSafe;
-use std::collections::VecDeque;
 use std::panic::catch_unwind;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use pageless_block::{
     Bio, Elevator, Incoming, Limits, Merge, Nanos, QueueConfig, QueueError, QueueId, RejectReason,
