@@ -329,3 +329,82 @@ fn whoever_waits_by_a_clock_that_is_moved_by_hand_waits_until_time_is_up() {
     assert_eq!(over, 3);
     assert_eq!(setup.clock.now(), Nanos::ZERO.saturating_add(TIMEOUT));
 }
+
+/// Finishes a request when it is polled after it was asked for it, if somebody polls before it has made up
+/// its mind.
+#[derive(Default)]
+struct Hesitant(Mutex<Vec<(Request, bool)>>);
+
+impl BlockDevice for Hesitant {
+    fn limits(&self) -> Limits {
+        Limits::new(ByteLen::new(1 << 30))
+    }
+
+    fn submit(&self, request: Request) -> Submitted {
+        self.0.lock().unwrap().push((request, false));
+        Submitted::Kept
+    }
+
+    fn poll(&self, _queue: QueueId, done: &mut dyn FnMut(Done)) {
+        let mut kept = self.0.lock().unwrap();
+        let asked = kept.iter().position(|(_, asked)| *asked);
+        let ready = asked.map(|at| kept.remove(at).0);
+        drop(kept);
+        ready
+            .into_iter()
+            .for_each(|request| done(request.complete(Ok(()))));
+    }
+
+    fn abort(&self, _queue: QueueId, tag: Tag) -> Abort {
+        let here = |(request, _): &(Request, bool)| request.tag() == tag;
+        if let Some((_, asked)) = self.0.lock().unwrap().iter_mut().find(|one| here(one)) {
+            *asked = true;
+        }
+        for _ in 0..10 {
+            std::thread::yield_now();
+        }
+        let mut kept = self.0.lock().unwrap();
+        match kept.iter().position(here) {
+            Some(at) => Abort::Aborted(kept.remove(at).0),
+            None => Abort::Running,
+        }
+    }
+}
+
+/// One thread asks for a request by its tag, while another one finds it finished and uses the tag again.
+#[test]
+fn nobody_is_given_up_before_its_time_because_of_the_one_that_had_its_tag() {
+    const ROUNDS: u64 = 2000;
+    let clock = Arc::new(ManualClock::new());
+    let config = QueueConfig {
+        depth: 4,
+        clock: Some(Arc::clone(&clock) as Arc<dyn Clock>),
+        timeout: Some(TIMEOUT),
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(Hesitant::default(), config).unwrap();
+    let timeouts: u64 = std::thread::scope(|threads| {
+        let both = [0, 1].map(|_| {
+            threads.spawn(|| {
+                let mut context = queue.shared_context(rig::QUEUE).unwrap();
+                for _ in 0..ROUNDS {
+                    let begun = clock.now();
+                    let bio = rig::sector(0).with_token(begun.get());
+                    // The other one may have all tags.
+                    let _ = context.submit(bio);
+                    clock.advance(TIMEOUT / 3);
+                    while let Some(done) = context.reap() {
+                        let due = Nanos::new(done.token()).saturating_add(TIMEOUT);
+                        let in_time = done.result().is_ok() || clock.now() >= due;
+                        assert!(in_time, "given up at {} and not {due}", clock.now());
+                    }
+                }
+                context.drain(drop);
+                context.counters().timeouts
+            })
+        });
+        both.map(|thread| thread.join().unwrap()).into_iter().sum()
+    });
+    assert!(timeouts > 0, "nothing was ever given up: the test is void");
+    assert_eq!(queue.in_flight(), 0);
+}

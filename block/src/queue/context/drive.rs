@@ -18,6 +18,7 @@ use crate::queue::HwQueue;
 use crate::queue::admission::RejectReason;
 use crate::queue::context::plug::{PLUG_FLUSH_SIZE, PLUG_REQUESTS};
 use crate::queue::context::{Context, Presence};
+use crate::queue::deadline::Deadline;
 use crate::queue::flush::{Needs, Next, Step};
 use crate::queue::mailbox::{Letter, Mailbox};
 use crate::request::merge::{Incoming, Merge};
@@ -558,10 +559,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     fn set_deadline(&self, request: &Request) {
         if let Some(timeout) = self.queue.timeout {
-            let at = request.0.issued.saturating_add(timeout).get().max(1);
-            // Relaxed here and below: a number, looked at by whoever asks the device, which owns the request.
-            self.hw_of(request).deadlines[usize::from(request.0.tag.get())]
-                .store(at, Ordering::Relaxed);
+            let at = request.0.issued.saturating_add(timeout);
+            self.hw_of(request).deadlines[usize::from(request.0.tag.get())].set(at);
         }
     }
 
@@ -589,7 +588,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw.at_device.fetch_sub(1, Ordering::Relaxed);
         }
         if let Some(deadline) = hw.deadlines.get(usize::from(tag.get())) {
-            deadline.store(0, Ordering::Relaxed);
+            deadline.clear();
         }
     }
 
@@ -797,35 +796,23 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// Asks the device for requests that it has had for too long.
     fn expire(&mut self) {
-        if self.queue.timeout.is_none() {
+        let Some(timeout) = self.queue.timeout else {
             return;
-        }
+        };
         let (now, hw) = (self.time, self.hw);
         for (tag, deadline) in hw.deadlines.iter().enumerate() {
-            let at = deadline.load(Ordering::Relaxed);
-            if at == 0 || at > now.get() {
-                continue;
-            }
             // Only one context asks.
-            if deadline
-                .compare_exchange(at, 0, Ordering::Relaxed, Ordering::Relaxed)
-                .is_err()
-            {
+            let Some(asking) = deadline.ask(now) else {
                 continue;
-            }
+            };
             match self.queue.device.abort(hw.id, Tag::new(tag as u16)) {
                 Abort::Aborted(request) => {
+                    drop(asking);
                     self.counters.timeouts += 1;
                     self.tell_request(Action::Abort, &request);
                     self.land(request.complete(Err(BlkError::Timeout.into())));
                 }
-                Abort::Running => {
-                    let again = self
-                        .queue
-                        .timeout
-                        .map(|timeout| now.saturating_add(timeout));
-                    deadline.store(again.unwrap_or(now).get().max(1), Ordering::Relaxed);
-                }
+                Abort::Running => asking.again(now.saturating_add(timeout)),
             }
         }
     }
@@ -838,12 +825,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return;
         };
         let deadlines = self.hw.deadlines.iter();
-        let next = deadlines
-            .map(|at| at.load(Ordering::Relaxed))
-            .filter(|at| *at != 0)
-            .min();
-        if let Some(next) = next {
-            clock.idle_until(Nanos::new(next));
+        if let Some(next) = deadlines.filter_map(Deadline::due).min() {
+            clock.idle_until(next);
         }
     }
 
