@@ -85,6 +85,8 @@ pub struct Context<'q, D: BlockDevice> {
     number: u16,
     /// What only it is called.
     id: u32,
+    /// Whose cell of the statistics it writes to. One that has a cell for itself never shares a number with another.
+    cell: u16,
     presence: Arc<Presence>,
     /// Whether it has its hardware queue for itself. Then each request keeps its tag for good; else tags
     /// come from the hardware queue.
@@ -128,6 +130,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw,
             number: id as u16,
             id,
+            cell: u16::try_from(id).unwrap_or(u16::MAX),
             presence,
             sole,
             made: 0,

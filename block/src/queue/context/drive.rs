@@ -303,8 +303,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.started = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             match self.queue.clock {
-                Some(_) => stat.started_at(self.number, inner.op, inner.started),
-                None => stat.started(self.number, inner.op),
+                Some(_) => stat.started_at(self.cell, inner.op, inner.started),
+                None => stat.started(self.cell, inner.op),
             }
         }
     }
@@ -316,8 +316,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let Some(stat) = &self.queue.stat {
             let done = ByteLen::new(inner.done);
             match self.queue.clock {
-                Some(_) => stat.completed_at(self.number, inner.op, done, inner.started, now),
-                None => stat.completed(self.number, inner.op, done, 0),
+                Some(_) => stat.completed_at(self.cell, inner.op, done, inner.started, now),
+                None => stat.completed(self.cell, inner.op, done, 0),
             }
         }
         if let Some(latencies) = &mut self.latencies {
@@ -331,7 +331,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return Err(incoming);
         }
         let limits = self.queue.limits();
-        let (queue, hw, number) = (self.queue, self.hw, self.number);
+        let (queue, hw, number, cell) = (self.queue, self.hw, self.number, self.cell);
         let event = |end: Merge, bio: &Event| Event {
             action: match end {
                 Merge::Back => Action::BackMerge,
@@ -349,7 +349,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 Ok(end) => {
                     self.counters.merges += 1;
                     if let Some(stat) = &queue.stat {
-                        stat.merged(number, told.op);
+                        stat.merged(cell, told.op);
                     }
                     queue.tell(|time| Event {
                         time,
@@ -364,7 +364,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
             if let Some(stat) = &queue.stat {
-                stat.merged(number, told.op);
+                stat.merged(cell, told.op);
             }
             queue.tell(|time| Event {
                 time,
@@ -813,6 +813,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 continue;
             }
             match self.queue.device.abort(hw.id, Tag::new(tag as u16)) {
+                Abort::Aborted(request) if !self.is_overdue(&request) => {
+                    // The one that was went its way meanwhile, and this one has its tag.
+                    let _ = self.requeue(request);
+                }
                 Abort::Aborted(request) => {
                     self.counters.timeouts += 1;
                     self.tell_request(Action::Abort, &request);
@@ -823,10 +827,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                         .queue
                         .timeout
                         .map(|timeout| now.saturating_add(timeout));
-                    deadline.store(again.unwrap_or(now).get().max(1), Ordering::Relaxed);
+                    let again = again.unwrap_or(now).get().max(1);
+                    // Unless another has the tag by now, and a time of its own.
+                    let _ =
+                        deadline.compare_exchange(0, again, Ordering::Relaxed, Ordering::Relaxed);
                 }
             }
         }
+    }
+
+    fn is_overdue(&self, request: &Request) -> bool {
+        let timeout = self.queue.timeout.unwrap_or_default();
+        request.0.issued.saturating_add(timeout) <= self.time
     }
 
     /// There is nothing to do but to wait: for a clock that others move by hand, until the next timeout.
