@@ -77,7 +77,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             // Also where it could join a request that is inside.
             return Err((incoming, RejectReason::Frozen));
         }
-        let incoming = match self.merge(incoming) {
+        let incoming = match self.merge(incoming, inside) {
             Ok(()) => return Ok(()),
             Err(apart) => apart,
         };
@@ -144,6 +144,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             self.put_request(inner);
             self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
+        }
+        if !inside {
+            self.tell_queued(&incoming.bio);
         }
         let request = self.fill(inner, incoming);
         self.tell_request(Action::GetRequest, &request);
@@ -326,35 +329,37 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     /// Joins a bio to a request that is held back or scheduled.
-    fn merge(&mut self, incoming: Incoming) -> Result<(), Incoming> {
+    fn merge(&mut self, incoming: Incoming, inside: bool) -> Result<(), Incoming> {
         if incoming.flags.intersects(BioFlags::NEVER_MERGED) || incoming.is_empty() {
             return Err(incoming);
         }
         let limits = self.queue.limits();
-        let (queue, hw, number, cell) = (self.queue, self.hw, self.number, self.cell);
-        let event = |end: Merge, bio: &Event| Event {
-            action: match end {
+        let (queue, cell) = (self.queue, self.cell);
+        let told = self.event(Nanos::ZERO, Action::Queue, &incoming.bio);
+        let tell = |end: Merge| {
+            let joined = match end {
                 Merge::Back => Action::BackMerge,
                 Merge::Front => Action::FrontMerge,
-            },
-            queue: hw.id,
-            context: number,
-            ..*bio
+            };
+            if let Some(stat) = &queue.stat {
+                stat.merged(cell, told.op);
+            }
+            if !inside {
+                queue.tell(|time| Event { time, ..told });
+            }
+            queue.tell(|time| Event {
+                time,
+                action: joined,
+                ..told
+            });
         };
-        let told = self.event(Nanos::ZERO, Action::BackMerge, &incoming.bio);
         let mut incoming = incoming;
         // From the last one on: whoever goes through a file continues what came just before.
         for request in self.plug.iter_mut().rev() {
             match request.try_merge(incoming, limits) {
                 Ok(end) => {
                     self.counters.merges += 1;
-                    if let Some(stat) = &queue.stat {
-                        stat.merged(cell, told.op);
-                    }
-                    queue.tell(|time| Event {
-                        time,
-                        ..event(end, &told)
-                    });
+                    tell(end);
                     return Ok(());
                 }
                 Err(apart) => incoming = apart,
@@ -363,13 +368,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
             let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
-            if let Some(stat) = &queue.stat {
-                stat.merged(cell, told.op);
-            }
-            queue.tell(|time| Event {
-                time,
-                ..event(end, &told)
-            });
+            tell(end);
             return Ok(());
         }
         Err(incoming)
