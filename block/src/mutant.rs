@@ -19,18 +19,21 @@ pub(crate) enum Mutant {
     MergeAcrossFlags,
     /// The pieces of a bio lose its flags.
     SplitLosesFlags,
+    /// Who submits looks at the gate without having said, visibly to all, that it is there.
+    BarrierDropped,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// Every mutant.
-    const ALL: [Mutant; 6] = [
+    const ALL: [Mutant; 7] = [
         Mutant::FuaAsPlainWrite,
         Mutant::FlushBeforeData,
         Mutant::PostflushSkippedOnError,
         Mutant::TagFreedBeforeCompletion,
         Mutant::MergeAcrossFlags,
         Mutant::SplitLosesFlags,
+        Mutant::BarrierDropped,
     ];
 
     /// What `PAGELESS_MUTANT` calls it.
@@ -42,6 +45,7 @@ impl Mutant {
             Mutant::TagFreedBeforeCompletion => "tag-freed-before-completion",
             Mutant::MergeAcrossFlags => "merge-across-flags",
             Mutant::SplitLosesFlags => "split-loses-flags",
+            Mutant::BarrierDropped => "barrier-dropped",
         }
     }
 

@@ -15,6 +15,15 @@ pub(crate) mod atomic {
     };
 }
 
+/// A moment passes for a thread that waits for another.
+#[inline]
+pub(crate) fn relax() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
+}
+
 #[cfg(loom)]
 type Inner<T> = loom::sync::Mutex<T>;
 #[cfg(all(feature = "std", not(loom)))]

@@ -436,3 +436,6 @@ pub enum QueueError {
     #[error("the device's limits: {0}")]
     Limits(#[from] LimitError),
 }
+
+#[cfg(all(test, loom))]
+mod loom;

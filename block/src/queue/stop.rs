@@ -1,10 +1,9 @@
 //! Freezing and quiescing a queue, as guards.
 
-use core::hint;
-
 use crate::device::BlockDevice;
 use crate::queue::RequestQueue;
 use crate::sync::atomic::Ordering;
+use crate::sync::relax;
 
 impl<D: BlockDevice> RequestQueue<D> {
     /// Keeps new bios out until the guard is dropped: they are rejected. What is in flight goes on, and
@@ -28,7 +27,7 @@ impl<D: BlockDevice> RequestQueue<D> {
         for context in present {
             // Acquire: pairs with the Release in `Context::issue`. What the call did is seen here.
             while context.issuing.load(Ordering::Acquire) {
-                hint::spin_loop();
+                relax();
             }
         }
         Quiesced { queue: self }
@@ -53,7 +52,7 @@ impl<D: BlockDevice> Frozen<'_, D> {
     pub fn settle(&self, mut each: impl FnMut()) {
         while !self.is_settled() {
             each();
-            hint::spin_loop();
+            relax();
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::request::merge::{Incoming, Merge};
 use crate::request::{self, Done, Request, Tag};
 use crate::status::BlkError;
 use crate::sync::atomic::Ordering;
+use crate::sync::relax;
 
 /// What became of a request that was given to the device.
 enum Issued {
@@ -843,7 +844,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     /// There is nothing to do but to wait: for a clock that others move by hand, until the next timeout.
     #[cold]
     pub(super) fn idle(&self) {
-        core::hint::spin_loop();
+        relax();
         let Some(clock) = &self.queue.clock else {
             return;
         };
