@@ -566,7 +566,11 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// The device has no room.
     #[cold]
-    fn requeue(&mut self, request: Request) -> Issued {
+    fn requeue(&mut self, mut request: Request) -> Issued {
+        // Drivers may have sent it on, and will do so again.
+        if let Some(bio) = request.0.bios.first() {
+            request.0.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
+        }
         self.counters.requeues += 1;
         self.tell_request(Action::Requeue, &request);
         let hw = self.hw_of(&request);
