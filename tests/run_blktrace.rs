@@ -23,13 +23,13 @@ fn each_request_of_each_way_is_in_the_trace_of_that_way() {
     let report = bench.report(&["--blktrace", directory]);
     for way in ["pfn", "lazy", "eager"] {
         let mut issued = [0_u64; 2];
-        for number in 0..2 {
+        for (number, issued) in issued.iter_mut().enumerate() {
             let path = format!("{directory}/{way}.blktrace.{number}");
             let bytes = fs::read(&path).unwrap();
             for record in TraceRecords::new(&bytes) {
                 let record = record.unwrap_or_else(|error| panic!("{path}: {error}"));
                 if record.step() == Some(Action::Issue) && record.bytes != 0 {
-                    issued[number] += 1;
+                    *issued += 1;
                 }
             }
         }
@@ -48,7 +48,7 @@ fn each_request_of_each_way_is_in_the_trace_of_that_way() {
         .output()
     {
         Err(error) => {
-            eprintln!("SKIPPED: blkparse does not run ({error}), so nobody else read the trace")
+            eprintln!("SKIPPED: blkparse does not run ({error}), so nobody else read the trace");
         }
         Ok(read) => {
             assert!(read.status.success(), "{read:?}");

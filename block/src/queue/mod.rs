@@ -9,7 +9,6 @@
 pub(crate) mod admission;
 pub(crate) mod barrier;
 pub(crate) mod context;
-pub(crate) mod deadline;
 pub(crate) mod flush;
 pub(crate) mod gate;
 pub(crate) mod mailbox;
@@ -34,7 +33,6 @@ use crate::observe::stat::{DiskStat, StatCounters};
 use crate::queue::admission::Usual;
 use crate::queue::barrier::Barrier;
 use crate::queue::context::{Context, Presence};
-use crate::queue::deadline::Deadline;
 use crate::queue::flush::FlushQueue;
 use crate::queue::gate::Gate;
 use crate::queue::tags::Tags;
@@ -42,7 +40,7 @@ use crate::request::{QueueId, Request, Tag};
 use crate::sched::Elevator;
 use crate::sched::shared::SharedElevator;
 use crate::sync::Lock;
-use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The most requests a hardware queue can have.
 pub const MAX_DEPTH: u16 = 10_240;
@@ -167,8 +165,8 @@ pub(crate) struct HwQueue {
     pub(crate) requests: u16,
     /// Requests at the device. Kept only with an elevator, which has more to choose from.
     pub(crate) at_device: AtomicU32,
-    /// By tag: when the device is to be asked to give the request back. Empty without a timeout.
-    pub(crate) deadlines: Box<[Deadline]>,
+    /// By tag: when the device is to be asked to give the request back; 0: never. Empty without a timeout.
+    pub(crate) deadlines: Box<[AtomicU64]>,
 }
 
 /// One context, and no other may join.
@@ -186,7 +184,7 @@ impl HwQueue {
             parked_count: AtomicUsize::new(0),
             flush: Lock::new(FlushQueue::new(id, Tag::new(tags))),
             at_device: AtomicU32::new(0),
-            deadlines: (0..deadlines).map(|_| Deadline::new()).collect(),
+            deadlines: (0..deadlines).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 

@@ -18,7 +18,6 @@ use crate::queue::HwQueue;
 use crate::queue::admission::RejectReason;
 use crate::queue::context::plug::{PLUG_FLUSH_SIZE, PLUG_REQUESTS};
 use crate::queue::context::{Context, Presence};
-use crate::queue::deadline::Deadline;
 use crate::queue::flush::{Needs, Next, Step};
 use crate::queue::mailbox::{Letter, Mailbox};
 use crate::request::merge::{Incoming, Merge};
@@ -79,7 +78,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             // Also where it could join a request that is inside.
             return Err((incoming, RejectReason::Frozen));
         }
-        let incoming = match self.merge(incoming) {
+        let incoming = match self.merge(incoming, inside) {
             Ok(()) => return Ok(()),
             Err(apart) => apart,
         };
@@ -146,6 +145,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             self.put_request(inner);
             self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
+        }
+        if !inside {
+            self.tell_queued(&incoming.bio);
         }
         let request = self.fill(inner, incoming);
         self.tell_request(Action::GetRequest, &request);
@@ -305,8 +307,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.started = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             match self.queue.clock {
-                Some(_) => stat.started_at(self.number, inner.op, inner.started),
-                None => stat.started(self.number, inner.op),
+                Some(_) => stat.started_at(self.cell, inner.op, inner.started),
+                None => stat.started(self.cell, inner.op),
             }
         }
     }
@@ -318,8 +320,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let Some(stat) = &self.queue.stat {
             let done = ByteLen::new(inner.done);
             match self.queue.clock {
-                Some(_) => stat.completed_at(self.number, inner.op, done, inner.started, now),
-                None => stat.completed(self.number, inner.op, done, 0),
+                Some(_) => stat.completed_at(self.cell, inner.op, done, inner.started, now),
+                None => stat.completed(self.cell, inner.op, done, 0),
             }
         }
         if let Some(latencies) = &mut self.latencies {
@@ -328,35 +330,37 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     /// Joins a bio to a request that is held back or scheduled.
-    fn merge(&mut self, incoming: Incoming) -> Result<(), Incoming> {
+    fn merge(&mut self, incoming: Incoming, inside: bool) -> Result<(), Incoming> {
         if incoming.flags.intersects(BioFlags::NEVER_MERGED) || incoming.is_empty() {
             return Err(incoming);
         }
         let limits = self.queue.limits();
-        let (queue, hw, number) = (self.queue, self.hw, self.number);
-        let event = |end: Merge, bio: &Event| Event {
-            action: match end {
+        let (queue, cell) = (self.queue, self.cell);
+        let told = self.event(Nanos::ZERO, Action::Queue, &incoming.bio);
+        let tell = |end: Merge| {
+            let joined = match end {
                 Merge::Back => Action::BackMerge,
                 Merge::Front => Action::FrontMerge,
-            },
-            queue: hw.id,
-            context: number,
-            ..*bio
+            };
+            if let Some(stat) = &queue.stat {
+                stat.merged(cell, told.op);
+            }
+            if !inside {
+                queue.tell(|time| Event { time, ..told });
+            }
+            queue.tell(|time| Event {
+                time,
+                action: joined,
+                ..told
+            });
         };
-        let told = self.event(Nanos::ZERO, Action::BackMerge, &incoming.bio);
         let mut incoming = incoming;
         // From the last one on: whoever goes through a file continues what came just before.
         for request in self.plug.iter_mut().rev() {
             match request.try_merge(incoming, limits) {
                 Ok(end) => {
                     self.counters.merges += 1;
-                    if let Some(stat) = &queue.stat {
-                        stat.merged(number, told.op);
-                    }
-                    queue.tell(|time| Event {
-                        time,
-                        ..event(end, &told)
-                    });
+                    tell(end);
                     return Ok(());
                 }
                 Err(apart) => incoming = apart,
@@ -365,13 +369,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
             let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
-            if let Some(stat) = &queue.stat {
-                stat.merged(number, told.op);
-            }
-            queue.tell(|time| Event {
-                time,
-                ..event(end, &told)
-            });
+            tell(end);
             return Ok(());
         }
         Err(incoming)
@@ -536,7 +534,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw.at_device.fetch_add(1, Ordering::Relaxed);
         }
         if queue.clock.is_some() {
-            request.0.issued = self.time;
+            // Not before it began: another context may have had it wait, and have looked at the clock later.
+            request.0.issued = self.time.max(request.0.started);
             self.set_deadline(&request);
         }
         self.tell_request(Action::Issue, &request);
@@ -559,14 +558,20 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     fn set_deadline(&self, request: &Request) {
         if let Some(timeout) = self.queue.timeout {
-            let at = request.0.issued.saturating_add(timeout);
-            self.hw_of(request).deadlines[usize::from(request.0.tag.get())].set(at);
+            let at = request.0.issued.saturating_add(timeout).get().max(1);
+            // Relaxed here and below: a number, looked at by whoever asks the device, which owns the request.
+            self.hw_of(request).deadlines[usize::from(request.0.tag.get())]
+                .store(at, Ordering::Relaxed);
         }
     }
 
     /// The device has no room.
     #[cold]
-    fn requeue(&mut self, request: Request) -> Issued {
+    fn requeue(&mut self, mut request: Request) -> Issued {
+        // Drivers may have sent it on, and will do so again.
+        if let Some(bio) = request.0.bios.first() {
+            request.0.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
+        }
         self.counters.requeues += 1;
         self.tell_request(Action::Requeue, &request);
         let hw = self.hw_of(&request);
@@ -588,7 +593,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw.at_device.fetch_sub(1, Ordering::Relaxed);
         }
         if let Some(deadline) = hw.deadlines.get(usize::from(tag.get())) {
-            deadline.clear();
+            deadline.store(0, Ordering::Relaxed);
         }
     }
 
@@ -796,25 +801,49 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// Asks the device for requests that it has had for too long.
     fn expire(&mut self) {
-        let Some(timeout) = self.queue.timeout else {
+        if self.queue.timeout.is_none() {
             return;
-        };
+        }
         let (now, hw) = (self.time, self.hw);
         for (tag, deadline) in hw.deadlines.iter().enumerate() {
-            // Only one context asks.
-            let Some(asking) = deadline.ask(now) else {
+            let at = deadline.load(Ordering::Relaxed);
+            if at == 0 || at > now.get() {
                 continue;
-            };
+            }
+            // Only one context asks.
+            if deadline
+                .compare_exchange(at, 0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+            {
+                continue;
+            }
             match self.queue.device.abort(hw.id, Tag::new(tag as u16)) {
+                Abort::Aborted(request) if !self.is_overdue(&request) => {
+                    // The one that was went its way meanwhile, and this one has its tag.
+                    let _ = self.requeue(request);
+                }
                 Abort::Aborted(request) => {
-                    drop(asking);
                     self.counters.timeouts += 1;
                     self.tell_request(Action::Abort, &request);
                     self.land(request.complete(Err(BlkError::Timeout.into())));
                 }
-                Abort::Running => asking.again(now.saturating_add(timeout)),
+                Abort::Running => {
+                    let again = self
+                        .queue
+                        .timeout
+                        .map(|timeout| now.saturating_add(timeout));
+                    let again = again.unwrap_or(now).get().max(1);
+                    // Unless another has the tag by now, and a time of its own.
+                    let _ =
+                        deadline.compare_exchange(0, again, Ordering::Relaxed, Ordering::Relaxed);
+                }
             }
         }
+    }
+
+    fn is_overdue(&self, request: &Request) -> bool {
+        let timeout = self.queue.timeout.unwrap_or_default();
+        request.0.issued.saturating_add(timeout) <= self.time
     }
 
     /// There is nothing to do but to wait: for a clock that others move by hand, until the next timeout.
@@ -825,8 +854,12 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return;
         };
         let deadlines = self.hw.deadlines.iter();
-        if let Some(next) = deadlines.filter_map(Deadline::due).min() {
-            clock.idle_until(next);
+        let next = deadlines
+            .map(|at| at.load(Ordering::Relaxed))
+            .filter(|at| *at != 0)
+            .min();
+        if let Some(next) = next {
+            clock.idle_until(Nanos::new(next));
         }
     }
 
