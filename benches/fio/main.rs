@@ -18,9 +18,9 @@
 //! microsecond is page faults.)
 //!
 //! **Durability.** Without syncs a write is finished once its bytes are in the shared pages of the
-//! file: they survive the process, and nothing else. With `fdatasync=1` both call `msync(MS_SYNC)` on
-//! the whole mapping after each write. On a file in memory that has nothing to write back: what is
-//! compared is the way there.
+//! file: they survive the process, and nothing else. With `fdatasync=1` fio calls `msync(MS_SYNC)` on the
+//! whole mapping after each write, pageless `fdatasync` on the file, which writes back the same. A file
+//! in memory has nothing to write back: what is compared is the way there.
 //!
 //! **Buffers.** `scramble_buffers=0`: fio would otherwise change a part of its buffer before each
 //! write, and pageless does not.

@@ -66,9 +66,10 @@ impl<'a> Span<'a> {
         len
     }
 
-    /// As [`Span::copy_to`], past the caches: the bytes are in memory when this returns, and in no
-    /// cache. For a destination that is in none beforehand and need not be afterwards. A plain copy leaves
-    /// its last lines waiting for memory, and everything that is stored after them waits behind.
+    /// As [`Span::copy_to`], past the caches, on x86-64: whole cache lines of the destination are in memory when this
+    /// returns, and in no cache. Bytes before its first whole line and behind its last are copied as ever. For a
+    /// destination that is in no cache beforehand and need not be afterwards: a plain copy leaves its last lines
+    /// waiting for memory, and everything that is stored after them waits behind.
     #[inline]
     pub fn stream_to(&self, dst: &Span<'_>) -> usize {
         let len = self.len.min(dst.len);

@@ -28,7 +28,7 @@ const WRITE_ZEROES_LIMIT: u64 = 1 << 20;
 /// | operation | what happens |
 /// |---|---|
 /// | READ, WRITE | a copy between the two spans, nothing else |
-/// | FLUSH | an image is written back (`msync`); nothing to do for a memfd |
+/// | FLUSH | an image is written back (`fdatasync`); nothing to do for a memfd |
 /// | DISCARD | the range's memory or blocks are given back; it reads as zeroes |
 /// | WRITE_ZEROES | up to 1 MiB zeroes are written, beyond that as DISCARD |
 ///
@@ -82,9 +82,9 @@ impl<M: FrameAccess> Pmem<M> {
         Ok(self)
     }
 
-    /// The same with writes that go past the caches, as those of Linux's pmem driver do: what is written
-    /// is in memory, not in a cache, once its request is completed. Faster where writes range over more than
-    /// the caches hold, several times slower where what is written is still in them.
+    /// The same with writes that go past the caches, on x86-64, as those of Linux's pmem driver do: see
+    /// [`Span::stream_to`](crate::Span::stream_to). Faster where writes range over more than the caches hold, several
+    /// times slower where what is written is still in them. Durability is a flush's business either way.
     #[must_use]
     pub const fn with_streamed_writes(mut self) -> Self {
         self.streams = true;
@@ -224,7 +224,8 @@ impl<M: FrameAccess> BlockDevice for Pmem<M> {
     fn expect(&self, op: Op, at: BytePos) {
         match op {
             Op::Read => self.frames.expect(at, false, 4),
-            Op::Write => self.frames.expect(at, true, 8),
+            // A line that is on its way to a cache is in the way of a store past it.
+            Op::Write if !self.streams => self.frames.expect(at, true, 8),
             _ => {}
         }
     }
