@@ -1,6 +1,6 @@
 //! A trace of a queue at work that Debian's `blkparse`, `btt` and `iowatcher` read.
 //!
-//! `cargo run --release --example blktrace -- /tmp`
+//! `mkdir trace && cargo run --release --example blktrace -- trace`
 
 extern crate alloc;
 
@@ -17,6 +17,7 @@ use pageless_pfn::{ByteLen, FrameCount, Pfn};
 
 /// Runs a few bios through a queue with mq-deadline to a device with a write cache, and writes a trace of it.
 #[derive(Debug, Parser)]
+#[command(after_help = "Exit status: 0 done; 1 the trace cannot be written; 2 wrong usage.")]
 struct Arguments {
     /// The directory for `null0.blktrace.0`. Must exist.
     directory: PathBuf,
