@@ -223,13 +223,31 @@ fn a_device_that_has_everything_accepts_every_operation_that_a_bio_may_ask_for()
     }
 }
 
+/// The table of the design notes.
+fn table() -> impl Iterator<Item = String> {
+    Deviation::ALL.into_iter().map(|deviation| {
+        let story = deviation.story();
+        let (what, linux, here, why) = (story.what, story.linux, story.here, story.why);
+        format!("| {what} | {linux} | {here} | {why} |")
+    })
+}
+
 #[test]
 #[ignore = "prints the table for the design notes"]
 fn print_the_deviations() {
     println!("| a bio | Linux 6.12 | here | because |\n|---|---|---|---|");
-    for deviation in Deviation::ALL {
-        let story = deviation.story();
-        let (what, linux, here, why) = (story.what, story.linux, story.here, story.why);
-        println!("| {what} | {linux} | {here} | {why} |");
+    table().for_each(|row| println!("{row}"));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reads a file")]
+fn the_design_notes_have_the_table_that_is_printed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../design/block.md");
+    let Ok(notes) = std::fs::read_to_string(path) else {
+        // A crate without its repository has no design notes.
+        return;
+    };
+    for row in table() {
+        assert!(notes.lines().any(|line| line == row), "missing: {row}");
     }
 }
