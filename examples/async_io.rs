@@ -18,7 +18,7 @@ use pageless_block::{
 };
 use pageless_pfn::{ByteLen, FrameCount, Pfn, PhysSegment};
 
-type Device<'a> = NullBlk<&'a HeapFrames>;
+type Device<'a> = &'a NullBlk<&'a HeapFrames>;
 type Error = Box<dyn core::error::Error>;
 type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 

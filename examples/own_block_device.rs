@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     };
 
     let buffer = ram.segment(4096, ByteLen::new(512)).ok_or("not in RAM")?;
-    ram.write_bytes(buffer, b"a driver in thirty lines")?;
+    ram.write_bytes(buffer, b"a driver in 35 lines")?;
     let queue = RequestQueue::with_depth(&device, 8)?;
     let mut context = queue.context(QueueId::new(0))?;
     context.submit(Bio::write(Sector::new(3), buffer))?;
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         Err(error) => println!("{}: {error} (errno {})", done.bio(), error.errno()),
     });
 
-    let mut text = [0; 24];
+    let mut text = [0; 20];
     ram.read_bytes(buffer, &mut text)?;
     println!("read back: {:?}", String::from_utf8_lossy(&text));
     let stored = device.bytes.lock().map_err(|_| "a driver panicked")?[3 * 512];

@@ -8,8 +8,8 @@ use alloc::sync::Arc;
 use std::sync::Mutex;
 
 use pageless_block::{
-    Action, Bio, Elevator, Event, Incoming, Limits, Merge, Nanos, NullDevice, Probe, QueueConfig,
-    QueueId, Request, RequestQueue, Sector,
+    Action, Bio, Elevator, Event, Limits, Nanos, NullDevice, Probe, QueueConfig, QueueId, Request,
+    RequestQueue, Sector,
 };
 use pageless_pfn::{ByteLen, FrameOffset, Pfn, PhysSegment};
 
@@ -41,17 +41,6 @@ impl Elevator for Nearest {
 
     fn len(&self) -> usize {
         self.waiting.len()
-    }
-
-    fn merge(&mut self, bio: Incoming, limits: &Limits) -> Result<Merge, Incoming> {
-        let mut bio = bio;
-        for request in &mut self.waiting {
-            match request.try_merge(bio, limits) {
-                Ok(end) => return Ok(end),
-                Err(apart) => bio = apart,
-            }
-        }
-        Err(bio)
     }
 }
 
@@ -90,7 +79,12 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         context.drain(drop);
         let seeks = seeks.0.lock().map_err(|_| "a probe panicked")?;
         let places: Vec<String> = seeks.iter().map(|s| s.get().to_string()).collect();
-        println!("{name:>7}: {}", places.join(" "));
+        let way = seeks.windows(2).map(|s| s[0].get().abs_diff(s[1].get()));
+        println!(
+            "{name:>7}: {}, a way of {}",
+            places.join(" "),
+            way.sum::<u64>()
+        );
     }
     Ok(())
 }

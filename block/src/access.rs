@@ -111,6 +111,31 @@ pub fn copy_frames(
     to: &(impl FrameAccess + ?Sized),
     dst: PhysSegment,
 ) -> Result<(), AccessError> {
+    each_pair(from, src, to, dst, |src, dst| src.copy_to(&dst))
+}
+
+/// As [`copy_frames`], past the caches: see [`Span::stream_to`].
+///
+/// # Errors
+/// [`AccessError`]; the first bytes of `dst` may have been written.
+#[inline]
+pub fn stream_frames(
+    from: &(impl FrameAccess + ?Sized),
+    src: PhysSegment,
+    to: &(impl FrameAccess + ?Sized),
+    dst: PhysSegment,
+) -> Result<(), AccessError> {
+    each_pair(from, src, to, dst, |src, dst| src.stream_to(&dst))
+}
+
+#[inline]
+fn each_pair(
+    from: &(impl FrameAccess + ?Sized),
+    src: PhysSegment,
+    to: &(impl FrameAccess + ?Sized),
+    dst: PhysSegment,
+    copy: impl Fn(Span<'_>, Span<'_>) -> usize,
+) -> Result<(), AccessError> {
     let total = src.len().get().min(dst.len().get());
     let mut at = 0;
     loop {
@@ -118,7 +143,7 @@ pub fn copy_frames(
         let (Some(src), Some(dst)) = (src.slice(here, left), dst.slice(here, left)) else {
             return Ok(());
         };
-        let copied = from.with(src, |src| to.with(dst, |dst| src.copy_to(&dst)))??;
+        let copied = from.with(src, |src| to.with(dst, |dst| copy(src, dst)))??;
         at += copied as u64;
     }
 }

@@ -66,6 +66,18 @@ impl<'a> Span<'a> {
         len
     }
 
+    /// As [`Span::copy_to`], past the caches, on x86-64: whole cache lines of the destination are in memory when this
+    /// returns, and in no cache. Bytes before its first whole line and behind its last are copied as ever. For a
+    /// destination that is in no cache beforehand and need not be afterwards: a plain copy leaves its last lines
+    /// waiting for memory, and everything that is stored after them waits behind.
+    #[inline]
+    pub fn stream_to(&self, dst: &Span<'_>) -> usize {
+        let len = self.len.min(dst.len);
+        // SAFETY: both spans are valid for at least `len` bytes by their invariant.
+        unsafe { stream(self.start, dst.start, len) };
+        len
+    }
+
     /// Copies to `out`, as many bytes as the shorter of the two has, and says how many.
     #[inline]
     pub fn read_into(&self, out: &mut [u8]) -> usize {
@@ -147,6 +159,64 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
+/// Copies with stores that go to memory, and waits until they are there.
+///
+/// # Safety
+/// `src` must be valid for reads and `dst` for writes of `len` bytes.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn stream(src: *const u8, dst: *mut u8, len: usize) {
+    // Such stores are whole cache lines, or they are slow; what lies before the first line and behind the
+    // last is copied.
+    let head = dst.align_offset(64).min(len);
+    let (lines, tail) = ((len - head) & !63, (len - head) & 63);
+    // SAFETY: head, lines and tail together are the `len` bytes that the caller vouches for.
+    unsafe {
+        if head != 0 {
+            copy(src, dst, head);
+        }
+        if lines != 0 {
+            // SSE2, which every x86-64 processor has. The fence orders these stores, which are not ordered by
+            // themselves, before all that follow: whoever is told of the copy sees it.
+            core::arch::asm!(
+                "2:",
+                "movups {a}, [{src}]",
+                "movups {b}, [{src} + 16]",
+                "movups {c}, [{src} + 32]",
+                "movups {d}, [{src} + 48]",
+                "movntps [{dst}], {a}",
+                "movntps [{dst} + 16], {b}",
+                "movntps [{dst} + 32], {c}",
+                "movntps [{dst} + 48], {d}",
+                "add {src}, 64",
+                "add {dst}, 64",
+                "sub {left}, 64",
+                "jnz 2b",
+                "sfence",
+                src = inout(reg) src.add(head) => _,
+                dst = inout(reg) dst.add(head) => _,
+                left = inout(reg) lines => _,
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                c = out(xmm_reg) _,
+                d = out(xmm_reg) _,
+                options(nostack),
+            );
+        }
+        if tail != 0 {
+            copy(src.add(head + lines), dst.add(head + lines), tail);
+        }
+    }
+}
+
+/// # Safety
+/// `src` must be valid for reads and `dst` for writes of `len` bytes.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+unsafe fn stream(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: the caller vouches for it.
+    unsafe { copy(src, dst, len) };
+}
+
 /// # Safety
 /// `dst` must be valid for writes of `len` bytes.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -178,4 +248,34 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
 unsafe fn zero(dst: *mut u8, len: usize) {
     // SAFETY: the caller vouches for it.
     unsafe { core::ptr::write_bytes(dst, 0, len) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streamed_copy_is_a_copy_wherever_it_begins_and_ends() {
+        let from: [u8; 512] = core::array::from_fn(|n| (n * 7 + n / 256) as u8);
+        for at in 0..=130 {
+            for len in 0..=200 {
+                let (mut source, mut to) = (from, [0; 512]);
+                // SAFETY: both arrays are borrowed by nobody else while the spans exist.
+                let (src, dst) = unsafe {
+                    (
+                        Span::from_raw(source.as_mut_ptr().wrapping_add(3), len),
+                        Span::from_raw(to.as_mut_ptr().wrapping_add(at), len + 1),
+                    )
+                };
+                assert_eq!(src.stream_to(&dst), len);
+                assert_eq!(to[at..at + len], from[3..3 + len], "{len} bytes to {at}");
+                assert!(
+                    to[..at]
+                        .iter()
+                        .chain(&to[at + len..])
+                        .all(|byte| *byte == 0)
+                );
+            }
+        }
+    }
 }

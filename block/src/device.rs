@@ -45,14 +45,15 @@ pub trait BlockDevice {
     /// Bytes move through a [`FrameAccess`](crate::FrameAccess) that the device owns or borrows.
     fn submit(&self, request: Request) -> Submitted;
 
-    /// Hands over requests of `queue` that have been completed since the last time. Called by any
-    /// thread that submits to this queue, and only while requests are out.
+    /// Hands over requests of `queue` that have been completed since the last time, and of no other queue. Called
+    /// by any thread that submits to this queue, also while the device has no request.
     fn poll(&self, queue: QueueId, done: &mut dyn FnMut(Done)) {
         let _ = (queue, done);
     }
 
     /// The request has taken too long: the device gives it back, or says that it goes on with it. What
-    /// it has given back it cannot complete any more.
+    /// it has given back it cannot complete any more. Another thread may have been handed it in the same
+    /// moment: a device that has no request of that name says [`Abort::Running`].
     fn abort(&self, queue: QueueId, tag: Tag) -> Abort {
         let _ = (queue, tag);
         Abort::Running

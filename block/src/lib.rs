@@ -90,7 +90,7 @@ mod sync;
 mod throttle;
 mod zoned;
 
-pub use access::{AccessError, FrameAccess, copy_frames};
+pub use access::{AccessError, FrameAccess, copy_frames, stream_frames};
 pub use badblocks::{
     BadBlocks, BadBlocksEdit, BadBlocksEditError, BadBlocksError, BadRange, MAX_BAD_ENTRIES,
     MAX_BAD_LEN, SectorRange,

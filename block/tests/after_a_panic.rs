@@ -1,10 +1,11 @@
 //! Hazard: after a panic, in a driver or in a callback, a queue hangs, loses what else is under way, or names two
 //! requests alike.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use pageless_block::{
     Bio, BlockDevice, Done, Limits, QueueError, QueueId, Request, RequestQueue, Sector, Submitted,
@@ -31,7 +32,7 @@ impl BlockDevice for Keeper {
     }
 
     fn poll(&self, _queue: QueueId, done: &mut dyn FnMut(Done)) {
-        let kept = std::mem::take(&mut *self.0.lock().unwrap());
+        let kept = core::mem::take(&mut *self.0.lock().unwrap());
         kept.into_iter()
             .for_each(|request| done(request.complete(Ok(()))));
     }
@@ -79,7 +80,7 @@ fn a_hardware_queue_whose_tags_the_device_still_has_gets_no_other_context() {
     let second = queue.context(QUEUE);
     assert_eq!(second.err(), Some(QueueError::Taken { id: QUEUE }));
     for kept in queue.device().0.lock().unwrap().drain(..) {
-        std::mem::forget(kept);
+        core::mem::forget(kept);
     }
 }
 

@@ -8,8 +8,9 @@ use core::time::Duration;
 use std::sync::Mutex;
 
 use pageless_block::{
-    Action, Bio, BlkError, Clock, CompletionMode, Event, HeapFrames, ManualClock, Nanos, NullBlk,
-    NullConfig, Probe, QueueConfig, QueueId, RequestQueue, Sector,
+    Action, Bio, BioFlags, BlkError, BytePos, Clock, CompletionMode, Event, HeapFrames,
+    ManualClock, Nanos, NullBlk, NullConfig, Op, Probe, QueueConfig, QueueId, Request,
+    RequestQueue, Sector, carry_out,
 };
 use pageless_pfn::{ByteLen, FrameCount, Pfn, PhysSegment};
 
@@ -231,4 +232,25 @@ fn whoever_waits_for_a_timeout_moves_a_clock_that_does_not_run() {
         [Ok(()), Err(BlkError::Timeout), Err(BlkError::Timeout)]
     );
     assert_eq!(clock.now(), Nanos::new(3_000_000));
+}
+
+/// Whoever made a nested request waits for it, and nobody would take it back.
+#[test]
+fn what_a_driver_above_asks_for_is_never_left_to_time_out() {
+    let clock = Arc::new(ManualClock::new());
+    let mut config = NullConfig::new(ByteLen::new(1 << 20));
+    config.timeouts = "1,100,0,-1".parse().unwrap();
+    let device = NullBlk::try_new(config, frames(), clock as Arc<dyn Clock>).unwrap();
+    for _ in 0..3 {
+        let request = Request::nested(
+            Op::Discard,
+            BioFlags::empty(),
+            BytePos::new(0),
+            ByteLen::new(512),
+            [],
+        );
+        let ended = carry_out(&device, request);
+        assert_eq!(ended.map_err(|failure| failure.error), Ok(()));
+    }
+    assert_eq!(device.counters().timeouts, 0);
 }

@@ -14,9 +14,9 @@ use alloc::sync::Arc;
 use core::time::Duration;
 
 use pageless_block::{
-    Bio, BioFlags, BlkError, BlockDevice, Completion, Delay, Effect, Fault, Flakey, FrameAccess,
-    Latencies, Latency, Limits, ManualClock, Op, PowerCut, QueueId, RamFrames, RequestQueue,
-    Sector, WriteBack, WriteCache, WriteCacheConfig,
+    Bio, BioFlags, BlkError, BlockDevice, Completion, Delay, Effect, Elevator, Fault, Flakey,
+    FrameAccess, Latencies, Latency, Limits, ManualClock, MqDeadline, Op, PowerCut, QueueConfig,
+    QueueId, RamFrames, RequestQueue, Sector, WriteBack, WriteCache, WriteCacheConfig,
 };
 use pageless_pfn::ByteLen;
 use proptest::prelude::*;
@@ -101,6 +101,8 @@ struct Setup {
     write_back: bool,
     /// Whether there is a second cache below the first.
     twice: bool,
+    /// Whether a scheduler chooses what goes first.
+    scheduled: bool,
     seed: u64,
 }
 
@@ -187,7 +189,7 @@ fn run(script: &[Step], setup: Setup, lasting: u64, accident: PowerCut) -> Run {
     };
     let device = Delay::new(flakey, clock, latencies, setup.seed);
 
-    let told = play(script, &device, setup.slow, &ram);
+    let told = play(script, &device, setup, &ram);
     let requests = power.seen();
     power.comes_back();
     // The upper one first: what of it had gone down may be lost below.
@@ -204,8 +206,19 @@ fn run(script: &[Step], setup: Setup, lasting: u64, accident: PowerCut) -> Run {
 }
 
 /// Submits the script, as fast as the queue takes it, and notes what comes back.
-fn play(script: &[Step], device: &impl BlockDevice, slow: bool, ram: &Arc<RamFrames>) -> Vec<Told> {
-    let queue = RequestQueue::with_depth(device, 16).unwrap();
+fn play(
+    script: &[Step],
+    device: &impl BlockDevice,
+    setup: Setup,
+    ram: &Arc<RamFrames>,
+) -> Vec<Told> {
+    let elevator = || -> Box<dyn Elevator> { Box::new(MqDeadline::default()) };
+    let config = QueueConfig {
+        depth: 16,
+        elevator: setup.scheduled.then(elevator),
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(device, config).unwrap();
     let mut context = queue.context(QueueId::new(0)).unwrap();
     let mut told: Vec<Told> = Vec::new();
     let mut now = 0;
@@ -229,7 +242,7 @@ fn play(script: &[Step], device: &impl BlockDevice, slow: bool, ram: &Arc<RamFra
             None if step == Step::Reap => reaped.extend(context.reap()),
             None => context.drain(|done| reaped.push(done)),
         }
-        if !slow {
+        if !setup.slow {
             context.drain(|done| reaped.push(done));
         }
         note(&mut told, &mut now, reaped.drain(..));
@@ -420,6 +433,7 @@ fn setups() -> impl Strategy<Value = Setup> {
             flakey,
             write_back,
             twice,
+            scheduled: seed & 4 == 0,
             seed,
         },
     )
@@ -451,6 +465,7 @@ const PLAIN: Setup = Setup {
     flakey: false,
     write_back: false,
     twice: false,
+    scheduled: false,
     seed: 1,
 };
 

@@ -7,7 +7,9 @@ mod rig;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pageless_block::{Bio, FrameAccess, Pmem, QueueConfig, QueueId, RequestQueue, Sector};
+use pageless_block::{
+    Bio, FrameAccess, Limits, NullDevice, Pmem, QueueConfig, QueueId, RequestQueue, Sector,
+};
 use pageless_pfn::ByteLen;
 
 const THREADS: u64 = 4;
@@ -96,4 +98,38 @@ fn contexts_may_move_to_another_thread() {
     context.submit(Bio::flush()).unwrap();
     let done = std::thread::scope(|threads| threads.spawn(move || context.reap()).join());
     assert_eq!(done.unwrap().unwrap().result(), Ok(()));
+}
+
+/// Contexts have numbers for those who look on, of which there are 65536. Statistics are not to be shared by two of
+/// them without their knowing.
+#[test]
+#[cfg_attr(miri, ignore = "65536 contexts take their time")]
+fn contexts_of_the_same_number_lose_none_of_their_counts() {
+    const BIOS: u64 = 100_000;
+    let config = QueueConfig {
+        io_stat: true,
+        depth: 1,
+        ..QueueConfig::default()
+    };
+    let device = NullDevice::new(Limits::new(ByteLen::new(1 << 20)));
+    let queue = RequestQueue::try_new(device, config).unwrap();
+    let first = queue.shared_context(rig::QUEUE).unwrap();
+    for _ in 1..1 << 16 {
+        drop(queue.shared_context(rig::QUEUE).unwrap());
+    }
+    let second = queue.shared_context(rig::QUEUE).unwrap();
+    assert_eq!(first.number(), second.number());
+    std::thread::scope(|threads| {
+        for mut context in [first, second] {
+            threads.spawn(move || {
+                for _ in 0..BIOS {
+                    // The other one may have the only tag.
+                    while context.submit(rig::sector(0)).is_err() {}
+                    context.drain(|done| assert_eq!(done.result(), Ok(())));
+                }
+            });
+        }
+    });
+    let stat = queue.stat().unwrap();
+    assert_eq!((stat.read_ios, stat.in_flight), (2 * BIOS, 0));
 }

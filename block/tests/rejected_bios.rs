@@ -5,9 +5,11 @@ extern crate alloc;
 
 mod rig;
 
+use alloc::sync::Arc;
+
 use pageless_block::{
-    Bio, BlkError, Features, Limits, NullDevice, Op, RejectReason, RequestQueue, Sector,
-    SubmitError, submit_sync,
+    Action, Bio, BlkError, EventCounts, Features, Limits, NullDevice, Op, Probe, QueueConfig,
+    RejectReason, RequestQueue, Sector, SubmitError, submit_sync,
 };
 use pageless_pfn::{ByteLen, FrameOffset, Pfn, PfnFlags, PfnT, PhysSegment};
 
@@ -236,4 +238,40 @@ fn frames_that_nobody_knows_are_an_io_error() {
         submit_sync(&device, bio).unwrap().result(),
         Err(BlkError::Io)
     );
+}
+
+/// Who is turned away and comes again would be there twice otherwise.
+#[test]
+fn nobody_who_looks_on_is_told_of_a_bio_that_was_not_taken_in() {
+    let counts = Arc::new(EventCounts::new());
+    let config = QueueConfig {
+        depth: 1,
+        probe: Some(Arc::clone(&counts) as Arc<dyn Probe>),
+        ..QueueConfig::default()
+    };
+    let shelf = rig::Shelf::new();
+    let queue = RequestQueue::try_new(&shelf, config).unwrap();
+    let mut first = queue.shared_context(rig::QUEUE).unwrap();
+    let mut second = queue.shared_context(rig::QUEUE).unwrap();
+    first.submit(rig::sector(0)).unwrap();
+    // The tag is taken; then the queue is frozen, which also keeps one out that would have been cut, or joined another.
+    second.submit(rig::sector(1)).unwrap_err();
+    let frozen = queue.freeze();
+    let long = Bio::discard(Sector::new(0), ByteLen::new(1 << 20));
+    second.submit(long).unwrap_err();
+    second.plug().submit(rig::sector(1)).unwrap_err();
+    assert_eq!(counts.get(Action::Queue), 1);
+    drop(frozen);
+    shelf.succeed(0);
+    first.drain(|done| assert_eq!(done.result(), Ok(())));
+    // One that is held back, one that finds no place, and one that the device does not have.
+    let mut plug = second.plug();
+    plug.submit(rig::sector(1)).unwrap();
+    plug.submit(rig::sector(2)).unwrap_err();
+    drop(plug);
+    first.submit(rig::sector(1 << 40)).unwrap();
+    assert_eq!(counts.get(Action::Queue), 3);
+    shelf.succeed(0);
+    second.drain(|done| assert_eq!(done.result(), Ok(())));
+    first.drain(|done| assert_eq!(done.result(), Err(BlkError::Io)));
 }

@@ -11,11 +11,12 @@ use core::time::Duration;
 use std::sync::Mutex;
 
 use pageless_block::{
-    Action, Bio, BlkError, BlockDevice, BytePos, Clock, Completion, Context, Delay, Effect, Event,
-    Fault, Features, Flakey, FrameAccess, Latencies, Latency, Limits, Linear, LinearError,
-    ManualClock, Nanos, Op, Partition, PartitionError, PowerCut, Probe, QueueConfig, QueueId,
-    RamFrames, Request, RequestQueue, Sector, Stripe, StripeError, Submitted, WriteCache,
-    WriteCacheConfig, WriteCacheError, ZoneLimits, submit_sync,
+    Action, Bio, BioFlags, BlkError, BlockDevice, BytePos, Clock, Completion, CompletionMode,
+    Context, Delay, Effect, Event, Fault, Features, Flakey, FrameAccess, Latencies, Latency,
+    Limits, Linear, LinearError, ManualClock, Nanos, NullBlk, NullConfig, Op, Partition,
+    PartitionError, PowerCut, Probe, QueueConfig, QueueId, RamFrames, Request, RequestQueue,
+    Sector, Stripe, StripeError, Submitted, WriteCache, WriteCacheConfig, WriteCacheError,
+    ZoneLimits, submit_sync,
 };
 use pageless_pfn::ByteLen;
 use stacking_rig::{Later, SECTOR, Seen, Store, bytes_of, ram, segment};
@@ -695,6 +696,35 @@ fn what_the_cache_has_is_read_from_it_also_where_the_device_cannot_be_read() {
     device.device().mend();
     assert_eq!(flush(), Ok(()));
     assert!(device.dirty().is_zero());
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps memory")]
+fn writing_back_does_not_wait_for_the_room_that_reads_take() {
+    let ram = ram(64);
+    for mbps in [0, 1] {
+        let clock = Arc::new(ManualClock::new());
+        let mut config = NullConfig::new(chunk_of(256));
+        config.hw_queue_depth = 2;
+        config.completion = CompletionMode::Timer(Duration::from_micros(10));
+        config.memory_backed = true;
+        config.mbps = mbps;
+        let disk = NullBlk::try_new(config, Arc::clone(&ram), clock).unwrap();
+        let device = cache(disk, &ram, 3);
+        let queue = RequestQueue::with_depth(&device, 16).unwrap();
+        let mut context = queue.context(QueueId::new(0)).unwrap();
+        for round in 0..50 {
+            // The device is full, and stays so for as long as nobody polls for these.
+            for at in 0..4 {
+                let read = Bio::read(Sector::new(200 + at), segment(&ram, 0, SECTOR));
+                context.submit(read).unwrap();
+            }
+            let write = numbered(&ram, round, 8).with_flags(BioFlags::FUA);
+            context.submit(write).unwrap();
+            wait(&mut context, |done| done.result().unwrap());
+        }
+        assert!(device.dirty().is_zero());
+    }
 }
 
 #[test]

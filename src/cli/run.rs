@@ -71,6 +71,12 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
+    /// Also write a block trace of each way into this directory, which must exist, as pfn.blktrace.0
+    /// and so on: a file for each thread. For `blkparse -i DIR/pfn`, btt and iowatcher. A traced
+    /// run is slower.
+    #[arg(long, value_name = "DIR")]
+    blktrace: Option<PathBuf>,
+
     /// No progress on standard error.
     #[arg(long, short)]
     quiet: bool,
@@ -86,6 +92,10 @@ Examples:
 
   Only the lazy way, in chunks of 64 KiB, the report for fio's tools:
       pageless run jobs/quickstart.fio --memmap lazy --chunk 64KiB --json lazy.json
+
+  What each request went through, for the kernel's own tools:
+      mkdir trace && pageless run jobs/bssplit-zipf.fio --memmap pfn --blktrace trace
+      blkparse -i trace/pfn
 
   A device that outlives the run:
       truncate -s 2G disk.img && pageless run jobs/verify-md5.fio --image disk.img
@@ -157,7 +167,14 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
     let options = StageOptions {
         image: args.image.clone(),
         cold: false,
+        blktrace: args.blktrace.clone(),
     };
+    if let Some(directory) = &args.blktrace
+        && !directory.is_dir()
+    {
+        let path = directory.display();
+        return fail(USAGE, &format!("--blktrace {path}: not a directory"));
+    }
     let stage = match Stage::prepare(&plan, &options) {
         Ok(stage) => stage,
         Err(error @ StageError::Device(PmemOpenError::TooShort { .. })) => {

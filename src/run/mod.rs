@@ -38,6 +38,7 @@ mod starvation;
 mod stats;
 mod table;
 mod thread;
+mod trace;
 mod way;
 
 pub use attach::{

@@ -9,8 +9,8 @@ use std::time::Instant;
 use alloc::sync::Arc;
 
 use pageless_block::{
-    BlockDevice, BytePos, FrameAccess, LayoutError, NullDevice, Pmem, PmemFrames, PmemOpenError,
-    RamError, RamFrames,
+    BlkTraceCreateError, BlkTraceWriteError, BlockDevice, BytePos, FrameAccess, LayoutError,
+    NullDevice, Pmem, PmemFrames, PmemOpenError, RamError, RamFrames,
 };
 use pageless_pfn::{
     ByteLen, FrameCount, PAGE_SHIFT, PAGE_SIZE, Pfn, PfnFlags, PfnOutOfRange, PfnRange,
@@ -25,6 +25,7 @@ use super::report::{MemmapReport, SectionReport, WayReport};
 use super::starvation::Starvation;
 use super::stats::Latencies;
 use super::thread::{Live, Outcome, Task, run};
+use super::trace::WayTrace;
 use super::way::Way;
 use crate::job::workload::{Next, TooManyBlocks};
 use crate::job::{Bytes, Direction, PerDirection, Plan, ThreadPlan};
@@ -36,6 +37,8 @@ pub struct StageOptions {
     pub image: Option<PathBuf>,
     /// Leaves the frames that the job touches to be allocated while it runs.
     pub cold: bool,
+    /// A directory for a block trace of each way.
+    pub blktrace: Option<PathBuf>,
 }
 
 /// Lets others end a run early.
@@ -96,6 +99,12 @@ pub enum RunError {
     /// The system has no thread to give.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
+    /// The trace cannot be begun.
+    #[error(transparent)]
+    TraceCreate(#[from] BlkTraceCreateError),
+    /// The trace was not written as a whole.
+    #[error(transparent)]
+    TraceWrite(#[from] BlkTraceWriteError),
 }
 
 /// The first frame of the buffers.
@@ -115,6 +124,7 @@ pub struct Stage<'p> {
     /// As large as the device, for sections that ask for it.
     null: NullDevice,
     ram: Arc<RamFrames>,
+    trace_directory: Option<PathBuf>,
     notes: Vec<String>,
 }
 
@@ -145,13 +155,19 @@ impl<'p> Stage<'p> {
             Some(path) => PmemFrames::open_sized(base, path, ByteLen::new(size))?,
             None => PmemFrames::memfd(base, ByteLen::new(size.next_multiple_of(PAGE_SIZE)))?,
         };
-        let device = Pmem::new(Arc::new(frames), Arc::clone(&ram));
+        let mut device = Pmem::new(Arc::new(frames), Arc::clone(&ram));
+        let touched = plan.touched().iter().map(|(_, len)| len.get()).sum::<u64>();
+        // Measured to be where writes past the caches begin to pay.
+        if touched > last_level_cache() / 2 {
+            device = device.with_streamed_writes();
+        }
         let mut stage = Self {
             plan,
             null: NullDevice::new(device.limits()),
             device,
             ram,
             notes: Vec::new(),
+            trace_directory: options.blktrace.clone(),
         };
         if !options.cold {
             match &options.image {
@@ -331,6 +347,10 @@ impl<'p> Stage<'p> {
     ) -> Result<WayReport, RunError> {
         let mut sections = Vec::new();
         let mut group_number = 0;
+        let trace = match &self.trace_directory {
+            Some(directory) => Some(WayTrace::create(directory, way, self.most_threads())?),
+            None => None,
+        };
         for group in self.plan.groups() {
             if control.is_stopped() {
                 break;
@@ -348,10 +368,14 @@ impl<'p> Stage<'p> {
                 observer,
                 &group.sections,
                 &mut group_number,
+                trace.as_ref(),
             )?;
             observer.end();
             sections.extend(reports);
             group_number += 1;
+        }
+        if let Some(trace) = trace {
+            trace.finish()?;
         }
         Ok(WayReport {
             way,
@@ -361,6 +385,23 @@ impl<'p> Stage<'p> {
         })
     }
 
+    /// As many threads as ever run at a time.
+    fn most_threads(&self) -> usize {
+        let of_group = |sections: &[usize]| -> usize {
+            let threads = sections.iter().map(|s| self.plan.threads_of(*s).count());
+            threads.sum()
+        };
+        let groups = self.plan.groups().iter();
+        groups
+            .map(|group| of_group(&group.sections))
+            .max()
+            .unwrap_or(1)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a group runs with, in one place"
+    )]
     fn run_group<P: DescriptorPins>(
         &self,
         way: Way,
@@ -369,6 +410,7 @@ impl<'p> Stage<'p> {
         observer: &mut impl Observe,
         members: &[usize],
         group_number: &mut usize,
+        trace: Option<&WayTrace>,
     ) -> Result<Vec<SectionReport>, RunError> {
         let threads: Vec<&ThreadPlan> = members
             .iter()
@@ -378,7 +420,7 @@ impl<'p> Stage<'p> {
         let starvation = Starvation::new(threads.len());
         let mut tasks = Vec::with_capacity(threads.len());
         let mut buffers = 0;
-        for (thread, live) in threads.iter().zip(&lives) {
+        for (number, (thread, live)) in threads.iter().zip(&lives).enumerate() {
             tasks.push(Task {
                 way,
                 section: &self.plan.sections()[thread.section],
@@ -392,6 +434,7 @@ impl<'p> Stage<'p> {
                 starvation: &starvation,
                 stop: &control.stop,
                 live,
+                trace: trace.map(|trace| trace.of_thread(number)),
                 generator: self.plan.generator(thread)?,
             });
             buffers += buffer_bytes(self.plan, thread);
@@ -647,6 +690,18 @@ fn merge(into: &mut SectionReport, other: &SectionReport) {
     }
     into.failures.extend(other.failures.iter().cloned());
     into.mismatches += other.mismatches;
+}
+
+/// The size of the largest cache in bytes, as the kernel has it.
+fn last_level_cache() -> u64 {
+    const UNKNOWN: u64 = 32 << 20;
+    let sizes = (0..8).filter_map(|level| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{level}/size");
+        let text = std::fs::read_to_string(path).ok()?;
+        let kib: u64 = text.trim().strip_suffix('K')?.parse().ok()?;
+        kib.checked_mul(1024)
+    });
+    sizes.max().unwrap_or(UNKNOWN)
 }
 
 fn buffer_bytes(plan: &Plan, thread: &ThreadPlan) -> u64 {

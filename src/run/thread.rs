@@ -1,5 +1,6 @@
 //! One thread of a section: a closed loop that keeps its queue full.
 
+use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use alloc::collections::BTreeMap;
 
 use pageless_block::{
-    BlockDevice, BytePos, Context, FrameAccess, Op, QueueId, RamFrames, RequestQueue,
+    BlockDevice, BytePos, Context, FrameAccess, Op, QueueConfig, QueueId, RamFrames, RequestQueue,
 };
 use pageless_pfn::{ByteLen, FrameCount, PAGE_SHIFT, PfnRange, PhysSegment};
 
@@ -18,6 +19,7 @@ use super::pins::{DescriptorPins, PinError};
 use super::report::{Failure, FailureKind};
 use super::starvation::{Attempt, Starvation};
 use super::stats::{DirectionStats, Latencies};
+use super::trace::ThreadTrace;
 use super::way::Way;
 use crate::job::verify::Verifier;
 use crate::job::workload::{Generator, Mix, Next, Pace, Request, Seed};
@@ -58,6 +60,8 @@ pub(super) struct Task<'a, D, P> {
     pub(super) starvation: &'a Starvation,
     pub(super) stop: &'a AtomicBool,
     pub(super) live: &'a Live,
+    /// Who looks on, if anybody does.
+    pub(super) trace: Option<ThreadTrace>,
     pub(super) generator: Generator,
 }
 
@@ -77,6 +81,7 @@ impl<'a, D, P> Task<'a, D, P> {
             starvation: self.starvation,
             stop: self.stop,
             live: self.live,
+            trace: self.trace,
             generator: self.generator,
         }
     }
@@ -154,7 +159,14 @@ pub(super) fn run<D: BlockDevice, P: DescriptorPins>(
 ) -> Outcome {
     let _running = task.starvation.running();
     let depth = u16::try_from(task.section.iodepth).unwrap_or(u16::MAX);
-    let queue = RequestQueue::with_depth(task.device, depth)
+    let trace = task.trace.clone();
+    let config = QueueConfig {
+        depth,
+        clock: trace.as_ref().map(|trace| Arc::clone(&trace.clock)),
+        probe: trace.map(|trace| trace.probe),
+        ..QueueConfig::default()
+    };
+    let queue = RequestQueue::try_new(task.device, config)
         .unwrap_or_else(|error| unreachable!("the job's depth is in range: {error}"));
     let io = queue
         .context(QueueId::new(0))
@@ -944,6 +956,7 @@ mod tests {
             starvation: &Starvation::new(threads),
             stop: &pins.stop,
             live: &Live::default(),
+            trace: None,
             generator: plan.generator(&thread).expect("small"),
         };
         let outcome = run(task, || {});

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use pageless_pfn::ByteLen;
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, MsyncFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use thiserror::Error;
 
 use crate::copy::Span;
@@ -89,12 +89,6 @@ impl Mapping {
                 len as usize,
             )
         })
-    }
-
-    /// Writes what has been changed back to the file behind it, and waits for that.
-    pub(crate) fn sync(&self) -> Result<(), Errno> {
-        // SAFETY: the range is ours; msync changes no memory.
-        unsafe { rustix::mm::msync(self.base.as_ptr().cast(), self.len.get(), MsyncFlags::SYNC) }
     }
 
     /// Makes a part present and writable, so that touching it later does not fault.

@@ -399,11 +399,10 @@ impl PmemFrames {
 
     /// Writes what has been changed back to the image, and waits. Nothing to do for a memfd.
     pub(crate) fn sync(&self) -> Result<(), Errno> {
-        match (&self.source, &self.backing) {
-            (Source::Memfd, _) => Ok(()),
-            (Source::Image(_), Backing::Direct(mapping)) => mapping.sync(),
-            // Windows come and go; what was written through them is the file's.
-            (Source::Image(_), Backing::Windowed(_)) => rustix::fs::fdatasync(&self.file),
+        match self.source {
+            Source::Memfd => Ok(()),
+            // Linux's `msync(MS_SYNC)` is this and a walk over the mappings. Windows come and go besides.
+            Source::Image(_) => rustix::fs::fdatasync(&self.file),
         }
     }
 

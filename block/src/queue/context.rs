@@ -85,6 +85,8 @@ pub struct Context<'q, D: BlockDevice> {
     number: u16,
     /// What only it is called.
     id: u32,
+    /// Whose cell of the statistics it writes to. One that has a cell for itself never shares a number with another.
+    cell: u16,
     presence: Arc<Presence>,
     /// Whether it has its hardware queue for itself. Then each request keeps its tag for good; else tags
     /// come from the hardware queue.
@@ -128,6 +130,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             hw,
             number: id as u16,
             id,
+            cell: u16::try_from(id).unwrap_or(u16::MAX),
             presence,
             sole,
             made: 0,
@@ -166,7 +169,6 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if !self.queue.usual.admits(&inner) {
             return self.submit_unusual(inner);
         }
-        self.tell_bio(Action::Queue, &inner, inner.len, 0);
         let flags = inner.flags;
         self.admitted(inner, flags)
     }
@@ -186,17 +188,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let Err(reason) = well_formed(&bio) {
             return Err(self.reject(bio, reason));
         }
-        self.tell_bio(Action::Queue, &bio, bio.len, 0);
         match admit(self.queue.limits(), &bio) {
             Verdict::Admitted(flags) => return self.admitted(bio, flags),
-            Verdict::Over => {
-                self.accepted();
-                self.over(bio, Ok(()));
-            }
-            Verdict::Refused(error) => {
-                self.accepted();
-                self.over(bio, Err(error));
-            }
+            Verdict::Over => self.over_at_once(bio, Ok(())),
+            Verdict::Refused(error) => self.over_at_once(bio, Err(error)),
         }
         Ok(())
     }
@@ -223,8 +218,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             }
             Cut::After(_) => self.split(bio, flags),
             Cut::Refused(error) => {
-                self.accepted();
-                self.over(bio, Err(error));
+                self.over_at_once(bio, Err(error));
                 Ok(())
             }
         }
@@ -240,6 +234,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             return Err(self.reject(whole, RejectReason::Frozen));
         }
         self.accepted();
+        self.tell_queued(&whole);
         if Failpoint::ChainAlloc.hit() {
             self.one_less_out();
             self.over(whole, Err(BlkError::Resource));
@@ -376,6 +371,14 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         }
     }
 
+    /// A bio that is taken in is over.
+    #[cold]
+    fn over_at_once(&mut self, bio: Box<bio::Inner>, result: Result<(), BlkError>) {
+        self.accepted();
+        self.tell_queued(&bio);
+        self.over(bio, result);
+    }
+
     /// A bio that never had a request is over.
     #[cold]
     fn over(&mut self, mut bio: Box<bio::Inner>, result: Result<(), BlkError>) {
@@ -431,6 +434,12 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 slot.fill(Completion::new(bio));
             }
         }
+    }
+
+    /// Tells of a bio, once it is sure that it is taken in: one that is rejected has never been there.
+    #[inline]
+    fn tell_queued(&self, bio: &bio::Inner) {
+        self.tell_bio(Action::Queue, bio, bio.len, 0);
     }
 
     #[inline]

@@ -37,7 +37,9 @@ impl Request {
 }
 
 /// Gives a [nested](Request::nested) request to `device` and returns when it is done. Keeps the CPU busy
-/// while a device that finishes later has it, or has no room for it.
+/// while a device that finishes later has it, or has no room for it. Only what came as nested is
+/// polled for: a device whose room is all taken by requests of other queues must keep some for these, or
+/// this waits for ever.
 ///
 /// # Errors
 /// How it failed, and how much of it is done.

@@ -97,7 +97,7 @@ impl Deviation {
                 "POLLED on a device without polling",
                 "`NOTSUPP`",
                 "the flag is taken off",
-                "how its completion is fetched changes nothing of what the bio does; Linux did so until 6.11",
+                "how its completion is fetched changes nothing of what the bio does; Linux 6.6 still did so",
             ),
             Self::PolledRange => (
                 "POLLED on a discard, erase or write-zeroes that is split",

@@ -495,7 +495,8 @@ impl<M: FrameAccess> BlockDevice for NullBlk<M> {
             if hw.kept() >= self.depth {
                 return Submitted::Busy(request);
             }
-            let stuck = hw.timeouts.strikes();
+            // Nobody takes a nested request back: whoever made it waits until it is done.
+            let stuck = hw.timeouts.strikes() && request.queue() != QueueId::NESTED;
             if hw.requeues.strikes() {
                 count(&self.counters.requeues);
                 return Submitted::Busy(request);

@@ -78,7 +78,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             // Also where it could join a request that is inside.
             return Err((incoming, RejectReason::Frozen));
         }
-        let incoming = match self.merge(incoming) {
+        let incoming = match self.merge(incoming, inside) {
             Ok(()) => return Ok(()),
             Err(apart) => apart,
         };
@@ -145,6 +145,9 @@ impl<'q, D: BlockDevice> Context<'q, D> {
             self.put_request(inner);
             self.one_less_out();
             return Err((incoming, RejectReason::Frozen));
+        }
+        if !inside {
+            self.tell_queued(&incoming.bio);
         }
         let request = self.fill(inner, incoming);
         self.tell_request(Action::GetRequest, &request);
@@ -304,8 +307,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.started = self.look_at_clock();
         if let Some(stat) = &self.queue.stat {
             match self.queue.clock {
-                Some(_) => stat.started_at(self.number, inner.op, inner.started),
-                None => stat.started(self.number, inner.op),
+                Some(_) => stat.started_at(self.cell, inner.op, inner.started),
+                None => stat.started(self.cell, inner.op),
             }
         }
     }
@@ -317,8 +320,8 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let Some(stat) = &self.queue.stat {
             let done = ByteLen::new(inner.done);
             match self.queue.clock {
-                Some(_) => stat.completed_at(self.number, inner.op, done, inner.started, now),
-                None => stat.completed(self.number, inner.op, done, 0),
+                Some(_) => stat.completed_at(self.cell, inner.op, done, inner.started, now),
+                None => stat.completed(self.cell, inner.op, done, 0),
             }
         }
         if let Some(latencies) = &mut self.latencies {
@@ -327,35 +330,37 @@ impl<'q, D: BlockDevice> Context<'q, D> {
     }
 
     /// Joins a bio to a request that is held back or scheduled.
-    fn merge(&mut self, incoming: Incoming) -> Result<(), Incoming> {
+    fn merge(&mut self, incoming: Incoming, inside: bool) -> Result<(), Incoming> {
         if incoming.flags.intersects(BioFlags::NEVER_MERGED) || incoming.is_empty() {
             return Err(incoming);
         }
         let limits = self.queue.limits();
-        let (queue, hw, number) = (self.queue, self.hw, self.number);
-        let event = |end: Merge, bio: &Event| Event {
-            action: match end {
+        let (queue, cell) = (self.queue, self.cell);
+        let told = self.event(Nanos::ZERO, Action::Queue, &incoming.bio);
+        let tell = |end: Merge| {
+            let joined = match end {
                 Merge::Back => Action::BackMerge,
                 Merge::Front => Action::FrontMerge,
-            },
-            queue: hw.id,
-            context: number,
-            ..*bio
+            };
+            if let Some(stat) = &queue.stat {
+                stat.merged(cell, told.op);
+            }
+            if !inside {
+                queue.tell(|time| Event { time, ..told });
+            }
+            queue.tell(|time| Event {
+                time,
+                action: joined,
+                ..told
+            });
         };
-        let told = self.event(Nanos::ZERO, Action::BackMerge, &incoming.bio);
         let mut incoming = incoming;
         // From the last one on: whoever goes through a file continues what came just before.
         for request in self.plug.iter_mut().rev() {
             match request.try_merge(incoming, limits) {
                 Ok(end) => {
                     self.counters.merges += 1;
-                    if let Some(stat) = &queue.stat {
-                        stat.merged(number, told.op);
-                    }
-                    queue.tell(|time| Event {
-                        time,
-                        ..event(end, &told)
-                    });
+                    tell(end);
                     return Ok(());
                 }
                 Err(apart) => incoming = apart,
@@ -364,13 +369,7 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         if let (Some(elevator), false) = (&queue.elevator, self.plugged) {
             let end = elevator.merge(incoming, limits)?;
             self.counters.merges += 1;
-            if let Some(stat) = &queue.stat {
-                stat.merged(number, told.op);
-            }
-            queue.tell(|time| Event {
-                time,
-                ..event(end, &told)
-            });
+            tell(end);
             return Ok(());
         }
         Err(incoming)
@@ -567,7 +566,11 @@ impl<'q, D: BlockDevice> Context<'q, D> {
 
     /// The device has no room.
     #[cold]
-    fn requeue(&mut self, request: Request) -> Issued {
+    fn requeue(&mut self, mut request: Request) -> Issued {
+        // Drivers may have sent it on, and will do so again.
+        if let Some(bio) = request.0.bios.first() {
+            request.0.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
+        }
         self.counters.requeues += 1;
         self.tell_request(Action::Requeue, &request);
         let hw = self.hw_of(&request);
@@ -814,6 +817,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                 continue;
             }
             match self.queue.device.abort(hw.id, Tag::new(tag as u16)) {
+                Abort::Aborted(request) if !self.is_overdue(&request) => {
+                    // The one that was went its way meanwhile, and this one has its tag.
+                    let _ = self.requeue(request);
+                }
                 Abort::Aborted(request) => {
                     self.counters.timeouts += 1;
                     self.tell_request(Action::Abort, &request);
@@ -824,10 +831,18 @@ impl<'q, D: BlockDevice> Context<'q, D> {
                         .queue
                         .timeout
                         .map(|timeout| now.saturating_add(timeout));
-                    deadline.store(again.unwrap_or(now).get().max(1), Ordering::Relaxed);
+                    let again = again.unwrap_or(now).get().max(1);
+                    // Unless another has the tag by now, and a time of its own.
+                    let _ =
+                        deadline.compare_exchange(0, again, Ordering::Relaxed, Ordering::Relaxed);
                 }
             }
         }
+    }
+
+    fn is_overdue(&self, request: &Request) -> bool {
+        let timeout = self.queue.timeout.unwrap_or_default();
+        request.0.issued.saturating_add(timeout) <= self.time
     }
 
     /// There is nothing to do but to wait: for a clock that others move by hand, until the next timeout.
