@@ -29,13 +29,9 @@ const THREADS: u16 = 2;
 /// Rounds of asking everybody, after which a bio is lost. The others may get no CPU for long.
 const PATIENCE: u64 = 20_000_000;
 
-/// Interpreters and sanitizers take long for each.
-const CASES: u32 = if cfg!(any(miri, pageless_tsan)) {
-    4
-} else {
-    60
-};
-const STEPS: usize = if cfg!(miri) { 5 } else { 40 };
+/// A sanitizer takes long for each.
+const CASES: u32 = if cfg!(pageless_tsan) { 20 } else { 60 };
+const STEPS: usize = 40;
 
 fn stop_again_and_again(queue: &RequestQueue<Strict>, working: &AtomicUsize) {
     let device = queue.device();

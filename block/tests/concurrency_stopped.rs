@@ -229,6 +229,7 @@ fn of_a_failure_at_the_very_end_of_merged_bios_the_last_one_hears() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "65536 contexts take an interpreter long")]
 fn bios_of_two_contexts_never_share_a_request_however_many_contexts_there_were() {
     let queue = scheduled(Slow::default(), 1);
     let mut one = queue.shared_context(QueueId::new(0)).unwrap();
