@@ -258,6 +258,32 @@ fn bandwidth(report: &mut Report) {
     }
 }
 
+/// Writes past the caches, which a device larger than they are is for.
+fn streamed(report: &mut Report, depth: usize) {
+    let memory = Memory::new(COLD).unwrap();
+    let ram = ram(depth);
+    let frames = PmemFrames::open(Pfn::try_new(1 << 30).unwrap(), memory.path()).unwrap();
+    let device = Pmem::new(frames, &ram).with_streamed_writes();
+    let queue = RequestQueue::with_depth(device, depth as u16).unwrap();
+    let mut queued = Queued::new(&queue, &ram, depth);
+    let mut copied = Copied::new(&memory, COLD, depth);
+    let pairs = ratios::alternate(
+        report.scaled(600, 150),
+        || queued.sample(Op::Write, 1024 / depth),
+        || copied.sample(Op::Write, 1024 / depth, Besides::Nothing),
+    );
+    let line = Line {
+        name: &format!(
+            "write of 4 KiB past the caches, queued and completed, depth {depth}, cold (1 GiB)"
+        ),
+        against: "the bare memcpy",
+        unit: "ns",
+        figure: Figure::Added,
+        target: Target::Informs,
+    };
+    report.add(&line, &pairs);
+}
+
 /// Criterion's own measurement of both sides on the hot device.
 fn group(criterion: &mut Criterion, depth: usize) {
     let memory = Memory::new(HOT).unwrap();
@@ -292,5 +318,7 @@ fn main() -> io::Result<()> {
         measure(&mut report, heat, 1);
         measure(&mut report, heat, 32);
     }
+    streamed(&mut report, 1);
+    streamed(&mut report, 32);
     report.finish()
 }
