@@ -1,7 +1,12 @@
 //! A thread's way into a queue: submitting, completing, polling.
 
-mod drive;
+mod issue;
 mod plug;
+mod poll;
+mod settle;
+mod start;
+mod tagged;
+mod tell;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

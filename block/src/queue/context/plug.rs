@@ -1,10 +1,12 @@
 //! Plugging: holding requests back for a moment, so that neighbours can join them.
 
+use core::mem;
 use core::ops::{Deref, DerefMut};
 
 use crate::device::BlockDevice;
 use crate::observe::event::Action;
 use crate::queue::context::Context;
+use crate::request::Request;
 
 /// As many requests a plug holds back at most (`BLK_MAX_REQUEST_COUNT`).
 pub(super) const PLUG_REQUESTS: usize = 32;
@@ -27,7 +29,7 @@ pub struct Plug<'c, 'q, D: BlockDevice> {
 impl<'q, D: BlockDevice> Context<'q, D> {
     /// Holds requests back from now on.
     pub fn plug(&mut self) -> Plug<'_, 'q, D> {
-        let within = core::mem::replace(&mut self.plugged, true);
+        let within = mem::replace(&mut self.plugged, true);
         if !within {
             self.tell_plug(Action::Plug, 0);
         }
@@ -59,5 +61,38 @@ impl<D: BlockDevice> Drop for Plug<'_, '_, D> {
         }
         self.context.plugged = false;
         self.context.unplug();
+    }
+}
+
+impl<'q, D: BlockDevice> Context<'q, D> {
+    pub(super) fn hold_back(&mut self, request: Request) {
+        let long = request.len().get() >= PLUG_FLUSH_SIZE;
+        self.plug.push(request);
+        if long || self.plug.len() >= PLUG_REQUESTS {
+            self.unplug();
+        }
+    }
+
+    /// Lets go of what is held back.
+    pub(super) fn unplug(&mut self) {
+        if self.plug.is_empty() {
+            return;
+        }
+        self.tell_plug(Action::Unplug, self.plug.len() as u64);
+        let mut plug = mem::take(&mut self.plug);
+        if self.queue.elevator.is_some() {
+            for request in plug.drain(..) {
+                self.insert(request);
+            }
+            self.run_elevator();
+        } else {
+            for request in plug.drain(..) {
+                self.send(request);
+            }
+        }
+        // Its room is used again.
+        if self.plug.is_empty() {
+            self.plug = plug;
+        }
     }
 }
