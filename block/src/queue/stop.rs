@@ -25,7 +25,7 @@ impl<D: BlockDevice> RequestQueue<D> {
         self.barrier.heavy();
         let present = self.present.lock().clone();
         for context in present {
-            // Acquire: pairs with the Release in `Context::issue`. What the call did is seen here.
+            // Acquire: pairs with the Release of who was `Issuing`. What the call did is seen here.
             while context.issuing.load(Ordering::Acquire) {
                 relax();
             }
@@ -42,7 +42,8 @@ pub struct Frozen<'q, D: BlockDevice> {
 }
 
 impl<D: BlockDevice> Frozen<'_, D> {
-    /// Whether nothing is in flight any more. As long as the guard lives it stays so.
+    /// Whether nothing is in flight any more. As long as the guard lives it stays so, except that a context
+    /// which is just being turned away may count for a moment.
     pub fn is_settled(&self) -> bool {
         self.queue.in_flight() == 0
     }

@@ -127,12 +127,10 @@ impl<'q, D: BlockDevice> Context<'q, D> {
         inner.op = bio.op;
         inner.owed = true;
         inner.step = Step::Plain;
-        inner.postflush = false;
         inner.flags = incoming.flags;
         inner.priority = bio.priority;
         inner.position = bio.sector.get().wrapping_mul(SECTOR_SIZE);
         inner.len = bio.len;
-        inner.device_segments = None;
         inner.result = Ok(());
         inner.done = 0;
         if self.queue.clock.is_some() || self.queue.stat.is_some() {
