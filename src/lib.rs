@@ -3,8 +3,8 @@
 //! The crates underneath, by the direction of their dependencies:
 //!
 //! ```text
-//!   pfn <- fault <- memmap        pfn <- block
-//!     ^________________^____________^
+//!   pfn <- fault <- memmap <- vmap        pfn <- block
+//!     ^________________^_______^____________^
 //!                  pageless: job files, and running them three ways
 //! ```
 //!
@@ -25,6 +25,7 @@ pub use pageless_block as block;
 pub use pageless_fault as fault;
 pub use pageless_memmap as memmap;
 pub use pageless_pfn as pfn;
+pub use pageless_vmap as vmap;
 
 /// The README's example, compiled and run like all others.
 #[cfg(doctest)]

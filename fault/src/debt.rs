@@ -4,7 +4,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 
 use crate::context::MaySleep;
-use crate::machine::{UnmapError, Window};
+use crate::machine::{Translations, UnmapError};
 use crate::shootdown::Reached;
 
 /// How far a shootdown has come. Each grade implies those before it; only the last one permits
@@ -25,13 +25,13 @@ pub enum Completion {
 /// There is no way to the owned value but [`settle`](FlushDebt::settle). Dropping a debt is loud at
 /// compile time (`must_use`) and safe at run time: the value inside is leaked, never reused.
 #[must_use = "unmapped memory may be used again only after the shootdown: settle the debt"]
-pub struct FlushDebt<'w, W: Window, T> {
+pub struct FlushDebt<'w, W: Translations, T> {
     window: &'w W,
     ticket: W::Ticket,
     owned: ManuallyDrop<T>,
 }
 
-impl<'w, W: Window, T> FlushDebt<'w, W, T> {
+impl<'w, W: Translations, T> FlushDebt<'w, W, T> {
     pub(crate) fn new(window: &'w W, ticket: W::Ticket, owned: T) -> Self {
         FlushDebt {
             window,
@@ -56,7 +56,7 @@ impl<'w, W: Window, T> FlushDebt<'w, W, T> {
     }
 }
 
-impl<W: Window, T: fmt::Debug> fmt::Debug for FlushDebt<'_, W, T> {
+impl<W: Translations, T: fmt::Debug> fmt::Debug for FlushDebt<'_, W, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlushDebt")
             .field("owned", &*self.owned)
@@ -78,6 +78,13 @@ impl<T> Flushed<T> {
             Ok(Flushed { owned })
         } else {
             Err(owned)
+        }
+    }
+
+    /// The same proof, of what `f` makes of the value.
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Flushed<U> {
+        Flushed {
+            owned: f(self.owned),
         }
     }
 

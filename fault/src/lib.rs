@@ -64,13 +64,16 @@ extern crate alloc;
 
 mod access;
 mod context;
+mod cpus;
 mod debt;
+mod frames;
 mod machine;
 pub mod mutant;
 pub mod shootdown;
 #[cfg(not(loom))]
 pub mod sim;
 pub mod sync;
+mod vspace;
 mod window;
 
 #[cfg(all(
@@ -83,6 +86,13 @@ pub mod host;
 
 pub use access::{FaultReason, Fetched};
 pub use context::{AtomicSection, MaySleep, SpinGuard, SpinLock};
+pub use cpus::Cpus;
 pub use debt::{Completion, FlushDebt, Flushed};
-pub use machine::{Machine, PopulateError, ReserveError, Table, UnmapError, Window, Word};
+pub use frames::{FrameMemory, NoSuchFrame};
+pub use machine::{
+    Machine, PopulateError, ReserveError, Table, Translations, UnmapError, Window, Word,
+};
+pub use vspace::{
+    MapError, OwnRange, Protection, StillLocked, Unflushed, Untranslated, VirtAddr, Vspace,
+};
 pub use window::{LEAF_TABLE_BYTES, LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use crate::access::Fetched;
 use crate::context::MaySleep;
 use crate::debt::{Completion, FlushDebt};
+use crate::shootdown::CpuId;
 use crate::window::{WindowLen, WindowOffset, WindowRange};
 
 /// Something that translates addresses.
@@ -21,11 +22,24 @@ pub trait Machine {
     fn reserve(&self, len: WindowLen, largest: u64) -> Result<Self::Window, ReserveError>;
 }
 
+/// Addresses whose translations can be taken away, with a proof that no CPU can still use them.
+pub trait Translations {
+    /// What identifies a shootdown under way.
+    type Ticket;
+
+    /// Waits for the shootdown of `ticket` and says how far it has come.
+    ///
+    /// # Errors
+    ///
+    /// See [`UnmapError`].
+    fn wait(&self, ticket: &Self::Ticket, ctx: &MaySleep) -> Result<Completion, UnmapError>;
+}
+
 /// A reserved range of addresses, parts of which have memory.
 ///
 /// Dropping a window gives the address space back; its owner sees to it that no [`Word`] of it
 /// is in use (they borrow the window).
-pub trait Window: Send + Sync {
+pub trait Window: Translations + Send + Sync {
     /// A word of this window.
     type Word<'w>: Word
     where
@@ -34,8 +48,6 @@ pub trait Window: Send + Sync {
     type Table<'w, const STRIDE: u64>: Table<Word = Self::Word<'w>>
     where
         Self: 'w;
-    /// What identifies a shootdown under way.
-    type Ticket;
     /// Zeroed memory set aside for [`populate_from`](Window::populate_from).
     type Prefilled: Send;
 
@@ -79,13 +91,6 @@ pub trait Window: Send + Sync {
     ///
     /// See [`UnmapError`]. Translations of an unknown part of the ranges may be gone.
     fn clear(&self, ranges: &[WindowRange]) -> Result<Self::Ticket, UnmapError>;
-
-    /// Waits for the shootdown of `ticket` and says how far it has come.
-    ///
-    /// # Errors
-    ///
-    /// See [`UnmapError`].
-    fn wait(&self, ticket: &Self::Ticket, ctx: &MaySleep) -> Result<Completion, UnmapError>;
 
     /// [`clear`](Window::clear), with what depends on it locked into the debt.
     ///
@@ -243,6 +248,14 @@ pub enum UnmapError {
     NotQuiescent {
         /// How far it came.
         grade: Completion,
+    },
+    /// A local flush proves nothing here: the range was claimed by somebody else, or is not the claimed one.
+    #[error("{caller} cannot flush for itself alone what {owner} claimed")]
+    NotOwn {
+        /// Who claimed a range.
+        owner: CpuId,
+        /// Who asked.
+        caller: CpuId,
     },
     /// The process is a forked child of the one that owns the window.
     #[error("the window belongs to the parent process")]

@@ -9,7 +9,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 use pageless_fault::{
     Completion, FaultReason, Fetched, Machine, MaySleep, PopulateError, ReserveError, Table,
-    UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
+    Translations, UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
 };
 use pageless_memmap::{Budget, ChunkSize, Config, DESCRIPTOR_BYTES, Memmap};
 use pageless_pfn::{FrameCount, PagedPfn, Pfn, PfnFlags, PfnRange, PfnT};
@@ -111,10 +111,18 @@ impl LoomWindow {
     }
 }
 
+impl Translations for LoomWindow {
+    type Ticket = Vec<WindowRange>;
+
+    fn wait(&self, ranges: &Vec<WindowRange>, _: &MaySleep) -> Result<Completion, UnmapError> {
+        self.each(ranges, Translation::Cleared, Translation::Absent);
+        Ok(Completion::WalkQuiescent)
+    }
+}
+
 impl Window for LoomWindow {
     type Word<'w> = LoomWord<'w>;
     type Table<'w, const STRIDE: u64> = LoomTable<'w, STRIDE>;
-    type Ticket = Vec<WindowRange>;
     type Prefilled = ();
 
     fn table<const STRIDE: u64>(&self, _: u64) -> Option<LoomTable<'_, STRIDE>> {
@@ -154,11 +162,6 @@ impl Window for LoomWindow {
     fn clear(&self, ranges: &[WindowRange]) -> Result<Vec<WindowRange>, UnmapError> {
         self.each(ranges, Translation::Present, Translation::Cleared);
         Ok(ranges.to_vec())
-    }
-
-    fn wait(&self, ranges: &Vec<WindowRange>, _: &MaySleep) -> Result<Completion, UnmapError> {
-        self.each(ranges, Translation::Cleared, Translation::Absent);
-        Ok(Completion::WalkQuiescent)
     }
 
     fn frees_leaf_tables(&self) -> bool {

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use pageless_fault::{
     Completion, FaultReason, Fetched, Machine, MaySleep, PopulateError, ReserveError, Table,
-    UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
+    Translations, UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
 };
 use pageless_memmap::{
     Config, DetachError, GetError, Memmap, RegionDetachError, RegionError, RegionGetError, Regions,
@@ -133,10 +133,17 @@ impl SmallWindow {
     }
 }
 
+impl Translations for SmallWindow {
+    type Ticket = ();
+
+    fn wait(&self, (): &(), _: &MaySleep) -> Result<Completion, UnmapError> {
+        Ok(Completion::WalkQuiescent)
+    }
+}
+
 impl Window for SmallWindow {
     type Word<'w> = SmallWord<'w>;
     type Table<'w, const STRIDE: u64> = SmallTable<'w, STRIDE>;
-    type Ticket = ();
     type Prefilled = ();
 
     fn table<const STRIDE: u64>(&self, count: u64) -> Option<SmallTable<'_, STRIDE>> {
@@ -169,9 +176,6 @@ impl Window for SmallWindow {
     fn clear(&self, ranges: &[WindowRange]) -> Result<(), UnmapError> {
         self.set(ranges, false);
         Ok(())
-    }
-    fn wait(&self, (): &(), _: &MaySleep) -> Result<Completion, UnmapError> {
-        Ok(Completion::WalkQuiescent)
     }
     fn frees_leaf_tables(&self) -> bool {
         true

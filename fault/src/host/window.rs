@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use crate::context::MaySleep;
 use crate::debt::Completion;
-use crate::machine::{PopulateError, ReserveError, Table, UnmapError, Window};
+use crate::machine::{PopulateError, ReserveError, Table, Translations, UnmapError, Window};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
 
 use super::exception::HostWord;
@@ -195,10 +195,17 @@ fn populate_error(range: WindowRange, error: FillError) -> PopulateError {
     }
 }
 
+impl Translations for HostWindow {
+    type Ticket = HostTicket;
+
+    fn wait(&self, _ticket: &HostTicket, _ctx: &MaySleep) -> Result<Completion, UnmapError> {
+        Ok(Completion::WalkQuiescent)
+    }
+}
+
 impl Window for HostWindow {
     type Word<'w> = HostWord<'w>;
     type Table<'w, const STRIDE: u64> = HostTable<'w, STRIDE>;
-    type Ticket = HostTicket;
     type Prefilled = HostPrefilled;
 
     #[inline]
@@ -291,10 +298,6 @@ impl Window for HostWindow {
         unsafe { self.mapping.discard(ranges) }
             .map(|()| HostTicket(()))
             .map_err(refused)
-    }
-
-    fn wait(&self, _ticket: &HostTicket, _ctx: &MaySleep) -> Result<Completion, UnmapError> {
-        Ok(Completion::WalkQuiescent)
     }
 
     fn frees_leaf_tables(&self) -> bool {

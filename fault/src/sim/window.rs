@@ -18,7 +18,9 @@ use crate::access::{FaultReason, Fetched};
 use crate::context::MaySleep;
 use crate::debt::Completion;
 use crate::debt::Flushed;
-use crate::machine::{Machine, PopulateError, ReserveError, Table, UnmapError, Window, Word};
+use crate::machine::{
+    Machine, PopulateError, ReserveError, Table, Translations, UnmapError, Window, Word,
+};
 use crate::mutant::Mutant;
 use crate::shootdown::{Flush, Pending, PolicyKind, Processor, SpaceId, WaitError};
 use crate::sync::Mutex;
@@ -327,10 +329,42 @@ impl Word for SimWord<'_> {
     }
 }
 
+impl Translations for SimWindow {
+    type Ticket = SimTicket;
+
+    fn wait(&self, ticket: &SimTicket, _ctx: &MaySleep) -> Result<Completion, UnmapError> {
+        let Some(pending) = &ticket.pending else {
+            return Ok(Completion::WalkQuiescent);
+        };
+        let shared = &self.machine.shared;
+        let refused = |errno| UnmapError::Refused {
+            bytes: ticket.bytes,
+            errno,
+        };
+        let reached = current::with(&self.machine, |cpu| {
+            shared.engine.wait(cpu, pending, Completion::WalkQuiescent)
+        });
+        match reached {
+            Ok(reached) => {
+                match Flushed::after(reached, self.out_of_limbo(ticket.batch)) {
+                    Ok(flushed) => shared.memory.free(flushed),
+                    Err(_) => unreachable!("waited for the end of a shootdown"),
+                }
+                Ok(reached.grade())
+            }
+            Err(WaitError::Unanswered {
+                reached: Some(grade),
+                ..
+            }) => Err(UnmapError::NotQuiescent { grade }),
+            Err(WaitError::Unanswered { reached: None, .. }) => Err(refused(TIMED_OUT)),
+            Err(WaitError::InterruptsOff { .. }) => Err(refused(WOULD_DEADLOCK)),
+        }
+    }
+}
+
 impl Window for SimWindow {
     type Word<'w> = SimWord<'w>;
     type Table<'w, const STRIDE: u64> = SimTable<'w, STRIDE>;
-    type Ticket = SimTicket;
     type Prefilled = SimPrefilled;
 
     fn table<const STRIDE: u64>(&self, count: u64) -> Option<SimTable<'_, STRIDE>> {
@@ -425,35 +459,6 @@ impl Window for SimWindow {
             batch,
             bytes,
         })
-    }
-
-    fn wait(&self, ticket: &SimTicket, _ctx: &MaySleep) -> Result<Completion, UnmapError> {
-        let Some(pending) = &ticket.pending else {
-            return Ok(Completion::WalkQuiescent);
-        };
-        let shared = &self.machine.shared;
-        let refused = |errno| UnmapError::Refused {
-            bytes: ticket.bytes,
-            errno,
-        };
-        let reached = current::with(&self.machine, |cpu| {
-            shared.engine.wait(cpu, pending, Completion::WalkQuiescent)
-        });
-        match reached {
-            Ok(reached) => {
-                match Flushed::after(reached, self.out_of_limbo(ticket.batch)) {
-                    Ok(flushed) => shared.memory.free(flushed),
-                    Err(_) => unreachable!("waited for the end of a shootdown"),
-                }
-                Ok(reached.grade())
-            }
-            Err(WaitError::Unanswered {
-                reached: Some(grade),
-                ..
-            }) => Err(UnmapError::NotQuiescent { grade }),
-            Err(WaitError::Unanswered { reached: None, .. }) => Err(refused(TIMED_OUT)),
-            Err(WaitError::InterruptsOff { .. }) => Err(refused(WOULD_DEADLOCK)),
-        }
     }
 
     fn frees_leaf_tables(&self) -> bool {

@@ -6,7 +6,8 @@ use core::sync::atomic::Ordering;
 
 use pageless_fault::{
     Completion, FaultReason, Fetched, LEAF_TABLE_BYTES, Machine, MaySleep, PopulateError,
-    ReserveError, Table, UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
+    ReserveError, Table, Translations, UnmapError, Window, WindowLen, WindowOffset, WindowRange,
+    Word,
 };
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
 use proptest::prelude::*;
@@ -55,10 +56,17 @@ impl<const STRIDE: u64> Table for NoTable<STRIDE> {
     }
 }
 
+impl Translations for Instant {
+    type Ticket = ();
+
+    fn wait(&self, (): &(), _: &MaySleep) -> Result<Completion, UnmapError> {
+        Ok(Completion::WalkQuiescent)
+    }
+}
+
 impl Window for Instant {
     type Word<'w> = Nothing;
     type Table<'w, const STRIDE: u64> = NoTable<STRIDE>;
-    type Ticket = ();
     type Prefilled = ();
     fn table<const STRIDE: u64>(&self, _: u64) -> Option<NoTable<STRIDE>> {
         None
@@ -77,9 +85,6 @@ impl Window for Instant {
     }
     fn clear(&self, _: &[WindowRange]) -> Result<(), UnmapError> {
         Ok(())
-    }
-    fn wait(&self, (): &(), _: &MaySleep) -> Result<Completion, UnmapError> {
-        Ok(Completion::WalkQuiescent)
     }
     fn frees_leaf_tables(&self) -> bool {
         true

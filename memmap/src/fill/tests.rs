@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pageless_fault::{
     Completion, FaultReason, Fetched, Machine, MaySleep, PopulateError, ReserveError, Table,
-    UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
+    Translations, UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
 };
 use pageless_pfn::{FrameCount, PagedPfn, Pfn, PfnFlags, PfnRange, PfnT};
 
@@ -78,10 +78,17 @@ impl<'w, const STRIDE: u64> Table for SlowTable<'w, STRIDE> {
     }
 }
 
+impl Translations for SlowWindow {
+    type Ticket = ();
+
+    fn wait(&self, (): &(), _: &MaySleep) -> Result<Completion, UnmapError> {
+        Ok(Completion::WalkQuiescent)
+    }
+}
+
 impl Window for SlowWindow {
     type Word<'w> = SlowWord<'w>;
     type Table<'w, const STRIDE: u64> = SlowTable<'w, STRIDE>;
-    type Ticket = ();
     type Prefilled = ();
     fn table<const STRIDE: u64>(&self, _: u64) -> Option<SlowTable<'_, STRIDE>> {
         Some(SlowTable(self))
@@ -106,9 +113,6 @@ impl Window for SlowWindow {
     }
     fn clear(&self, _: &[WindowRange]) -> Result<(), UnmapError> {
         Ok(())
-    }
-    fn wait(&self, (): &(), _: &MaySleep) -> Result<Completion, UnmapError> {
-        Ok(Completion::WalkQuiescent)
     }
     fn frees_leaf_tables(&self) -> bool {
         true

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use pageless_fault::{
     Completion, FaultReason, Fetched, Machine, MaySleep, PopulateError, ReserveError, Table,
-    UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
+    Translations, UnmapError, Window, WindowLen, WindowOffset, WindowRange, Word,
 };
 
 const PAGE: u64 = 4096;
@@ -219,10 +219,29 @@ impl Word for ModelWord<'_> {
     }
 }
 
+impl Translations for ModelWindow {
+    type Ticket = Vec<WindowRange>;
+
+    fn wait(&self, ranges: &Vec<WindowRange>, _ctx: &MaySleep) -> Result<Completion, UnmapError> {
+        self.control.step(Step::Flush);
+        if let Some(grade) = self.control.grade.lock().unwrap().take() {
+            return Ok(grade);
+        }
+        let mut pages = self.pages();
+        for range in ranges {
+            for page in range.start().get() / PAGE..range.end().get() / PAGE {
+                if pages[page as usize] == Translation::Cleared {
+                    pages[page as usize] = Translation::Absent;
+                }
+            }
+        }
+        Ok(Completion::WalkQuiescent)
+    }
+}
+
 impl Window for ModelWindow {
     type Word<'w> = ModelWord<'w>;
     type Table<'w, const STRIDE: u64> = ModelTable<'w, STRIDE>;
-    type Ticket = Vec<WindowRange>;
     type Prefilled = ();
 
     fn table<const STRIDE: u64>(&self, count: u64) -> Option<ModelTable<'_, STRIDE>> {
@@ -263,22 +282,6 @@ impl Window for ModelWindow {
             }
         }
         Ok(ranges.to_vec())
-    }
-
-    fn wait(&self, ranges: &Vec<WindowRange>, _ctx: &MaySleep) -> Result<Completion, UnmapError> {
-        self.control.step(Step::Flush);
-        if let Some(grade) = self.control.grade.lock().unwrap().take() {
-            return Ok(grade);
-        }
-        let mut pages = self.pages();
-        for range in ranges {
-            for page in range.start().get() / PAGE..range.end().get() / PAGE {
-                if pages[page as usize] == Translation::Cleared {
-                    pages[page as usize] = Translation::Absent;
-                }
-            }
-        }
-        Ok(Completion::WalkQuiescent)
     }
 
     fn frees_leaf_tables(&self) -> bool {

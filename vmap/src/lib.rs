@@ -1,0 +1,12 @@
+//! Virtually contiguous memory from scattered frames.
+//!
+//! # Ownership
+//!
+//! A [`PageBlock`](frames::PageBlock) is 2^order frames that belong to whoever holds it. The frame allocator hands it out and takes it
+//! back, and keeps all its books outside the frames.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod frames;
