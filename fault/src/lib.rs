@@ -93,6 +93,7 @@ pub use machine::{
     Machine, PopulateError, ReserveError, Table, Translations, UnmapError, Window, Word,
 };
 pub use vspace::{
-    MapError, OwnRange, Protection, StillLocked, Unflushed, Untranslated, VirtAddr, Vspace,
+    BatchDebt, MapError, OwnRange, Protection, StillLocked, Unflushed, Untranslated, VirtAddr,
+    Vspace,
 };
 pub use window::{LEAF_TABLE_BYTES, LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};

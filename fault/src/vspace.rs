@@ -211,7 +211,7 @@ pub trait Vspace: Translations + Cpus + Send + Sync {
     fn shoot_down<T>(
         &self,
         batch: Vec<Unflushed<T>>,
-    ) -> Result<FlushDebt<'_, Self, Vec<T>>, StillLocked<Vec<Unflushed<T>>>>
+    ) -> Result<BatchDebt<'_, Self, T>, StillLocked<Vec<Unflushed<T>>>>
     where
         Self: Sized,
     {
@@ -280,6 +280,9 @@ impl<T: fmt::Debug> fmt::Debug for Unflushed<T> {
             .finish()
     }
 }
+
+/// What a whole batch waits for.
+pub type BatchDebt<'s, S, T> = FlushDebt<'s, S, Vec<T>>;
 
 /// What could not be shot down, with everything still locked up in it, and why.
 pub type StillLocked<B> = (B, UnmapError);
