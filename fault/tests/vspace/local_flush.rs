@@ -99,7 +99,7 @@ fn a_local_flush_of_what_two_cpus_use_is_seen() {
     on(0, &|| {
         space
             .map(at, run(&ram, 0, 1), Protection::ReadWrite)
-            .unwrap()
+            .unwrap();
     });
     on(1, &|| space.read(at, &mut [0; 8]).unwrap());
     on(0, &|| {
