@@ -9,4 +9,6 @@
 
 extern crate alloc;
 
+pub mod area;
 pub mod frames;
+mod mutant;
