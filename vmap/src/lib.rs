@@ -10,3 +10,4 @@
 extern crate alloc;
 
 pub mod frames;
+pub mod zsmalloc;
