@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod area;
+pub mod compound;
 pub mod frames;
 mod mutant;
 pub mod zsmalloc;

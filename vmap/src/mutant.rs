@@ -15,16 +15,22 @@ pub(crate) enum Mutant {
     LazyListOverCap,
     /// A mapped frame that has a descriptor is not referenced.
     ReferenceNotTaken,
+    /// The head of a block is taken down before its tails.
+    HeadTornDownFirst,
+    /// Ending a virtual block shoots its mapping down at once, wherever that is.
+    FreeInAtomicShoots,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// Every mutant.
-    const ALL: [Mutant; 4] = [
+    const ALL: [Mutant; 6] = [
         Mutant::RangeReusedBeforeFlush,
         Mutant::GuardPageMissing,
         Mutant::LazyListOverCap,
         Mutant::ReferenceNotTaken,
+        Mutant::HeadTornDownFirst,
+        Mutant::FreeInAtomicShoots,
     ];
 
     /// What `PAGELESS_MUTANT` calls it.
@@ -34,6 +40,8 @@ impl Mutant {
             Mutant::GuardPageMissing => "guard-page-missing",
             Mutant::LazyListOverCap => "lazy-list-over-cap",
             Mutant::ReferenceNotTaken => "reference-not-taken",
+            Mutant::HeadTornDownFirst => "head-torn-down-first",
+            Mutant::FreeInAtomicShoots => "free-in-atomic-shoots",
         }
     }
 
