@@ -1,7 +1,7 @@
 //! Hazard: a block ends while somebody refers to it, or never.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use pageless_vmap::frames::{Gfp, Order};
 

@@ -1,7 +1,7 @@
 //! The machines that the tests run on, with all that blocks of pages need.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use pageless_fault::host::{HostFrames, HostMachine, HostRam, HostVspace, HostWindow};
 use pageless_fault::shootdown::CpuId;
