@@ -12,3 +12,4 @@ extern crate alloc;
 pub mod area;
 pub mod frames;
 mod mutant;
+pub mod zsmalloc;
