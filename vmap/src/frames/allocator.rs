@@ -23,6 +23,9 @@ use super::zone::Zone;
 /// How often reclaimers are asked again for one allocation while they find something (`MAX_RECLAIM_RETRIES`).
 const RECLAIM_ROUNDS: u32 = 16;
 
+/// How often an allocation that saw a block, which somebody else then took or moved, looks again.
+const RACE_ROUNDS: u32 = 8;
+
 /// Why there is no block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -223,7 +226,11 @@ impl<M: FrameMemory> FrameAllocator<M> {
         let found = self
             .zones_for(gfp)
             .filter(|zone| zone.permits(zone.free(), order, Mark::Low, gfp.zone()))
-            .find_map(|zone| self.take(zone, order, gfp));
+            .find_map(|zone| {
+                let block = self.take(zone, order)?;
+                self.count_zone(zone, gfp);
+                Some(block)
+            });
         let block = match found {
             Some(block) => block,
             None => self.alloc_slowly(gfp, order)?,
@@ -264,7 +271,21 @@ impl<M: FrameMemory> FrameAllocator<M> {
                 }
             }
         }
-        Err(self.failure(gfp, order, mark))
+        for _ in 0..RACE_ROUNDS {
+            match self.failure(gfp, order, mark) {
+                Some(error) => return Err(error),
+                None => {
+                    if let Some(block) = self.take_down_to(gfp, order, mark) {
+                        return Ok(block);
+                    }
+                }
+            }
+        }
+        self.counters.no_memory.add(1);
+        Err(AllocError::NoMemory {
+            order,
+            free: self.available(gfp),
+        })
     }
 
     /// From the first zone that has such a block and may go down to `mark`.
@@ -278,9 +299,8 @@ impl<M: FrameMemory> FrameAllocator<M> {
             .find_map(|zone| {
                 let min = zone.keeps(Mark::Min, gfp.zone());
                 let low = zone.available().get() < min.get().saturating_add(order.frames().get());
-                let block = self
-                    .take(zone, order, gfp)
-                    .or_else(|| self.steal(zone, order))?;
+                let block = self.take(zone, order).or_else(|| self.steal(zone, order))?;
+                self.count_zone(zone, gfp);
                 if low && mark == Mark::Reserve {
                     self.counters.from_reserve.add(1);
                 }
@@ -298,17 +318,20 @@ impl<M: FrameMemory> FrameAllocator<M> {
     }
 
     /// A block, whatever the watermarks say.
-    fn take(&self, zone: &Zone, order: Order, gfp: &Gfp<'_>) -> Option<PageBlock> {
+    fn take(&self, zone: &Zone, order: Order) -> Option<PageBlock> {
         let first = self.take_listed(zone, order).or_else(|| {
             let mut blocks = zone.lock();
             let block = blocks.take(order, State::Taken(order), &self.states)?;
             blocks.count_taken();
             Some(block.first)
         })?;
+        Some(PageBlock::new(first, order))
+    }
+
+    fn count_zone(&self, zone: &Zone, gfp: &Gfp<'_>) {
         if zone.kind != gfp.zone() {
             self.counters.zone_fallbacks.add(1);
         }
-        Some(PageBlock::new(first, order))
     }
 
     /// A single frame from the list of this CPU.
@@ -356,30 +379,38 @@ impl<M: FrameMemory> FrameAllocator<M> {
         got
     }
 
-    /// What was in the way.
-    fn failure(&self, gfp: &Gfp<'_>, order: Order, mark: Mark) -> AllocError {
-        let mut free = 0_u64;
+    /// Free frames of the zones that `gfp` may have.
+    fn available(&self, gfp: &Gfp<'_>) -> FrameCount {
+        let zones = self.zones_for(gfp);
+        FrameCount::new(zones.map(|zone| zone.available().get()).sum())
+    }
+
+    /// What is in the way. `None` if nothing is: others were at work meanwhile.
+    fn failure(&self, gfp: &Gfp<'_>, order: Order, mark: Mark) -> Option<AllocError> {
         let mut largest = None;
         for zone in self.zones_for(gfp) {
             let available = zone.available();
             let in_zone = match zone.lock().largest() {
-                Some(largest) => Some(largest),
                 None if available.is_zero() => None,
+                // All of them are in lists.
                 None => Some(Order::ZERO),
+                largest => largest,
             };
+            largest = largest.max(in_zone);
             if in_zone >= Some(order) && !zone.permits(available, order, mark, gfp.zone()) {
                 self.counters.below_watermark.add(1);
-                return AllocError::BelowWatermark {
+                return Some(AllocError::BelowWatermark {
                     order,
                     free: available,
                     keep: zone.keeps(mark, gfp.zone()),
-                };
+                });
             }
-            free = free.saturating_add(available.get());
-            largest = largest.max(in_zone);
         }
-        let free = FrameCount::new(free);
-        match largest {
+        if largest >= Some(order) {
+            return None;
+        }
+        let free = self.available(gfp);
+        Some(match largest {
             Some(largest) if free >= order.frames() => {
                 self.counters.fragmented.add(1);
                 AllocError::Fragmented {
@@ -392,7 +423,7 @@ impl<M: FrameMemory> FrameAllocator<M> {
                 self.counters.no_memory.add(1);
                 AllocError::NoMemory { order, free }
             }
-        }
+        })
     }
 
     /// Takes `block` back and ends the life of its frames: whoever had them mapped has seen to it that no translation is left

@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+mod books;
 mod foreign_blocks;
 mod fragmentation;
 mod injection;

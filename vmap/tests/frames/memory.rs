@@ -25,6 +25,7 @@ pub(crate) fn run_on(cpu: u16) {
 pub(crate) struct HeapMemory {
     frames: PfnRange,
     cpus: u16,
+    /// Empty: what is in the frames does not matter.
     bytes: Vec<Mutex<Box<[u8]>>>,
     retired: AtomicU64,
 }
@@ -32,11 +33,21 @@ pub(crate) struct HeapMemory {
 impl HeapMemory {
     pub(crate) fn new(first: u64, count: u64, cpus: u16) -> Arc<Self> {
         let frame = || Mutex::new(vec![POISON; PAGE_SIZE as usize].into_boxed_slice());
+        let bytes = (0..count).map(|_| frame()).collect();
+        Self::with_bytes(first, count, cpus, bytes)
+    }
+
+    /// A memory that forgets what is written.
+    pub(crate) fn forgetful(first: u64, count: u64, cpus: u16) -> Arc<Self> {
+        Self::with_bytes(first, count, cpus, Vec::new())
+    }
+
+    fn with_bytes(first: u64, count: u64, cpus: u16, bytes: Vec<Mutex<Box<[u8]>>>) -> Arc<Self> {
+        let first = Pfn::try_new(first).unwrap();
         Arc::new(HeapMemory {
-            frames: PfnRange::try_new(Pfn::try_new(first).unwrap(), FrameCount::new(count))
-                .unwrap(),
+            frames: PfnRange::try_new(first, FrameCount::new(count)).unwrap(),
             cpus,
-            bytes: (0..count).map(|_| frame()).collect(),
+            bytes,
             retired: AtomicU64::new(0),
         })
     }
@@ -49,26 +60,25 @@ impl HeapMemory {
     fn fill(&self, frames: PfnRange, byte: u8) -> Result<(), NoSuchFrame> {
         for pfn in frames {
             let at = self.place(pfn.phys(), PAGE_SIZE)?;
-            self.bytes[at / PAGE_SIZE as usize]
-                .lock()
-                .unwrap()
-                .fill(byte);
+            if let Some(frame) = self.bytes.get(at / PAGE_SIZE as usize) {
+                frame.lock().unwrap().fill(byte);
+            }
         }
         Ok(())
     }
 
     /// The byte offset from the first frame, if `len` bytes from there on exist.
     fn place(&self, at: PhysAddr, len: u64) -> Result<usize, NoSuchFrame> {
-        let start = self.frames.start().phys().get();
-        let end = start + self.frames.count().bytes().unwrap().get();
-        if at.get() < start || at.get() + len > end {
-            return Err(NoSuchFrame {
+        let bytes = self.frames.count().bytes().unwrap().get();
+        at.get()
+            .checked_sub(self.frames.start().phys().get())
+            .filter(|&from| from.checked_add(len).is_some_and(|end| end <= bytes))
+            .map(|from| from as usize)
+            .ok_or(NoSuchFrame {
                 at: at.get(),
                 len,
                 frames: self.frames,
-            });
-        }
-        Ok((at.get() - start) as usize)
+            })
     }
 
     fn each(

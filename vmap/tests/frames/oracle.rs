@@ -4,12 +4,14 @@
 //! they have been given back, the free blocks must be exactly the largest that the flags allow.
 
 use pageless_fault::{FrameMemory, MaySleep};
-use pageless_pfn::{FrameCount, PfnRange};
-use pageless_vmap::frames::{AllocError, FrameConfig, Gfp, PageBlock, PerCpuPlan};
+use pageless_pfn::PfnRange;
+use pageless_vmap::frames::{
+    AllocError, FrameConfig, Gfp, PageBlock, PerCpuPlan, WatermarkPlan, Watermarks,
+};
 use proptest::prelude::*;
 
 use crate::memory::run_on;
-use crate::{Allocator, HeapMemory, bare, frames, order};
+use crate::{Allocator, HeapMemory, frames, order};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -35,7 +37,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Oracle {
     memory: PfnRange,
     max_order: u8,
-    dma: u64,
     out: Vec<bool>,
 }
 
@@ -60,8 +61,10 @@ impl Oracle {
         }
     }
 
-    fn free(&self) -> u64 {
-        self.out.iter().filter(|&&out| !out).count() as u64
+    /// Free frames in `from..to` of the memory.
+    fn free(&self, from: u64, to: u64) -> u64 {
+        let out = &self.out[from as usize..to as usize];
+        out.iter().filter(|&&out| !out).count() as u64
     }
 
     /// Free blocks by order in frames `from..to` of the memory, as large as they can be, found the slow way.
@@ -87,133 +90,249 @@ impl Oracle {
     }
 }
 
-fn run(first: u64, count: u64, dma: u64, max_order: u8, percpu: PerCpuPlan, steps: Vec<Step>) {
-    let ctx = MaySleep::claim();
-    run_on(0);
-    let config = FrameConfig {
-        max_order: order(max_order),
-        dma_frames: frames(dma),
-        lowmem_reserve_ratio: 0,
+/// What a run is on.
+#[derive(Debug, Clone)]
+struct Ground {
+    first: u64,
+    count: u64,
+    dma: u64,
+    max_order: u8,
+    ratio: u64,
+    marks: [Watermarks; 2],
+    percpu: PerCpuPlan,
+}
+
+fn ground() -> impl Strategy<Value = Ground> {
+    let marks = (0..12_u64, 0..4_u64, 0..4_u64).prop_map(|(min, low, high)| Watermarks {
+        min: frames(min),
+        low: frames(min + low),
+        high: frames(min + low + high),
+    });
+    let marks = prop_oneof![Just(Watermarks::default()), marks];
+    let percpu = prop_oneof![
+        Just(PerCpuPlan::None),
+        Just(PerCpuPlan::BySize),
+        (1..5_u64, 0..5_u64).prop_map(|(batch, more)| PerCpuPlan::Fixed {
+            batch: frames(batch),
+            high: frames(batch + more),
+        }),
+    ];
+    (
+        prop_oneof![Just(0_u64), 0..70_u64, Just(4096_u64)],
+        1..130_u64,
+        prop_oneof![Just(0_u64), 0..60_u64],
+        prop_oneof![0..5_u8, Just(10_u8), Just(20_u8)],
+        prop_oneof![Just(0_u64), 4..40_u64],
+        [marks.clone(), marks],
         percpu,
-        ..bare()
-    };
-    let memory = HeapMemory::new(first, count, 3);
-    let allocator = Allocator::new(memory, config).unwrap();
-    let mut oracle = Oracle {
-        memory: allocator.memory().frames(),
-        max_order,
-        dma: dma.min(count),
-        out: vec![false; count as usize],
-    };
-    let mut held: Vec<PageBlock> = Vec::new();
-    for step in steps {
-        match step {
-            Step::Alloc {
-                order: wanted,
-                atomic,
-                dma,
-            } => {
-                let gfp = if atomic {
-                    Gfp::atomic()
-                } else {
-                    Gfp::kernel(&ctx)
+    )
+        .prop_map(
+            |(first, count, dma, max_order, ratio, marks, percpu)| Ground {
+                first,
+                count,
+                dma: dma.min(count),
+                max_order,
+                ratio,
+                marks,
+                percpu,
+            },
+        )
+}
+
+impl Ground {
+    /// From which frame to which, and how many stay free there when somebody asks for `dma` memory or not: the best zone first.
+    fn zones(&self, dma: bool, atomic: bool) -> Vec<(u64, u64, u64)> {
+        let keep = |marks: Watermarks| {
+            let min = marks.min.get();
+            if atomic {
+                let half = min - min / 2;
+                half - half / 4
+            } else {
+                min
+            }
+        };
+        let reserve = match self.ratio {
+            0 => 0,
+            ratio => (self.count - self.dma) / ratio,
+        };
+        if dma {
+            vec![(0, self.dma, keep(self.marks[0]))]
+        } else {
+            vec![
+                (self.dma, self.count, keep(self.marks[1])),
+                (0, self.dma, keep(self.marks[0]) + reserve),
+            ]
+        }
+    }
+
+    fn allocator(&self) -> Allocator {
+        let config = FrameConfig {
+            max_order: order(self.max_order),
+            dma_frames: frames(self.dma),
+            lowmem_reserve_ratio: self.ratio,
+            watermarks: WatermarkPlan::Fixed {
+                dma: self.marks[0],
+                normal: self.marks[1],
+            },
+            percpu: self.percpu,
+        };
+        Allocator::new(HeapMemory::forgetful(self.first, self.count, 3), config).unwrap()
+    }
+}
+
+struct Run {
+    ground: Ground,
+    allocator: Allocator,
+    oracle: Oracle,
+    held: Vec<PageBlock>,
+}
+
+impl Run {
+    fn alloc(&mut self, ctx: &MaySleep, wanted: u8, atomic: bool, dma: bool) {
+        let zones = self.ground.zones(dma, atomic);
+        let before = self.allocator.statistics();
+        // A block that exists and may be taken. Single frames are taken from any list, and whoever may sleep has the lists given back;
+        // who may not, and wants more, has what is in no list.
+        let possible = wanted <= self.ground.max_order
+            && zones.iter().any(|&(from, to, keep)| {
+                let merged = self.oracle.blocks(from, to);
+                let base = self.ground.first + from;
+                let zone = before
+                    .zones
+                    .iter()
+                    .find(|z| z.frames.start().get() == base && to > from);
+                let there = match zone {
+                    Some(zone) if atomic && wanted > 0 => zone.free.by_order(),
+                    _ => &merged,
                 };
-                let gfp = if dma { gfp.dma() } else { gfp };
-                let end = if dma { oracle.dma } else { count };
-                match allocator.alloc(&gfp, order(wanted)) {
-                    Ok(block) => {
-                        oracle.give(&block);
-                        assert_eq!(block.order(), order(wanted));
-                        assert!(block.pfn().get() < first + end);
-                        held.push(block);
+                let free: u64 = (0..)
+                    .zip(&merged)
+                    .map(|(order, blocks)| blocks << order)
+                    .sum();
+                let exists = there[usize::from(wanted)..]
+                    .iter()
+                    .any(|&blocks| blocks > 0);
+                exists && free >= keep + (1 << wanted)
+            });
+        let gfp = if atomic {
+            Gfp::atomic()
+        } else {
+            Gfp::kernel(ctx)
+        };
+        let gfp = if dma { gfp.dma() } else { gfp };
+        match self.allocator.alloc(&gfp, order(wanted)) {
+            Ok(block) => {
+                assert!(possible, "{block:?}, which should stay");
+                assert_eq!(block.order(), order(wanted));
+                let at = block.pfn().get() - self.ground.first;
+                assert!(zones.iter().any(|&(from, to, _)| from <= at && at < to));
+                self.oracle.give(&block);
+                self.held.push(block);
+            }
+            Err(error) => {
+                assert!(!possible, "{error}, but there is one");
+                let all: u64 = zones
+                    .iter()
+                    .map(|&(from, to, _)| self.oracle.free(from, to))
+                    .sum();
+                match error {
+                    AllocError::OrderTooLarge { max, .. } => {
+                        assert_eq!(max, order(self.ground.max_order));
+                        assert!(wanted > self.ground.max_order);
                     }
-                    Err(AllocError::OrderTooLarge { .. }) => assert!(wanted > max_order),
-                    // Who may not sleep cannot get at what the lists keep apart.
-                    Err(error) if atomic && wanted > 0 => {
-                        assert!(!matches!(error, AllocError::Injected { .. }));
+                    AllocError::NoMemory { free, .. } => {
+                        assert_eq!(free, frames(all));
+                        assert!(all < 1 << wanted);
                     }
-                    Err(error) => {
-                        let zones = [(0, oracle.dma), (oracle.dma, count)];
-                        let searched = if dma { &zones[..1] } else { &zones };
-                        let fits = searched.iter().any(|&(from, to)| {
-                            oracle.blocks(from, to)[usize::from(wanted)..]
-                                .iter()
-                                .any(|&blocks| blocks > 0)
+                    AllocError::Fragmented { free, largest, .. } => {
+                        assert_eq!(free, frames(all));
+                        assert!(all >= 1 << wanted && largest < order(wanted));
+                    }
+                    AllocError::BelowWatermark { free, keep, .. } => {
+                        let zone = zones.iter().find(|&&(from, to, kept)| {
+                            frames(self.oracle.free(from, to)) == free && frames(kept) == keep
                         });
-                        assert!(!fits, "{error}, but there is one");
-                        if !dma {
-                            let free = match error {
-                                AllocError::NoMemory { free, .. }
-                                | AllocError::Fragmented { free, .. } => free,
-                                other => panic!("{other}"),
-                            };
-                            assert_eq!(free, FrameCount::new(oracle.free()));
-                        }
+                        assert!(zone.is_some(), "{error}");
+                        assert!(free.get() < keep.get() + (1 << wanted));
                     }
-                }
-            }
-            Step::Free(index) if !held.is_empty() => {
-                let block = held.swap_remove(index.index(held.len()));
-                oracle.take(&block);
-                allocator.free(block);
-            }
-            Step::Split(index) if !held.is_empty() => {
-                let block = held.swap_remove(index.index(held.len()));
-                let whole = block.frames();
-                let before = held.len();
-                held.extend(allocator.split(block));
-                let parts = held[before..].iter().map(PageBlock::pfn);
-                assert!(parts.eq(whole), "not the frames of {whole}");
-            }
-            Step::Free(_) | Step::Split(_) => {}
-            Step::RunOn(cpu) => run_on(cpu),
-            Step::Drain => {
-                allocator.drain_percpu();
-                let statistics = allocator.statistics();
-                for zone in &statistics.zones {
-                    let from = zone.frames.start().get() - first;
-                    let expected = oracle.blocks(from, from + zone.frames.count().get());
-                    assert_eq!(zone.free.by_order(), expected, "{:?}", zone.kind);
+                    other => panic!("{other}"),
                 }
             }
         }
-        allocator.self_check().unwrap();
-        let statistics = allocator.statistics();
-        assert_eq!(statistics.free(), frames(oracle.free()));
-        assert_eq!(statistics.owned(), frames(count - oracle.free()));
     }
-    for block in held {
-        oracle.take(&block);
-        allocator.free(block);
+
+    fn step(&mut self, ctx: &MaySleep, step: &Step) {
+        match step {
+            &Step::Alloc { order, atomic, dma } => self.alloc(ctx, order, atomic, dma),
+            Step::Free(index) if !self.held.is_empty() => {
+                let block = self.held.swap_remove(index.index(self.held.len()));
+                self.oracle.take(&block);
+                self.allocator.free(block);
+            }
+            Step::Split(index) if !self.held.is_empty() => {
+                let block = self.held.swap_remove(index.index(self.held.len()));
+                let whole = block.frames();
+                let before = self.held.len();
+                self.held.extend(self.allocator.split(block));
+                let parts = self.held[before..].iter().map(PageBlock::pfn);
+                assert!(parts.eq(whole), "not the frames of {whole}");
+            }
+            Step::Free(_) | Step::Split(_) => {}
+            Step::RunOn(cpu) => run_on(*cpu),
+            Step::Drain => {
+                self.allocator.drain_percpu();
+                self.check_merged();
+            }
+        }
+        self.allocator.self_check().unwrap();
+        let statistics = self.allocator.statistics();
+        let free = self.oracle.free(0, self.ground.count);
+        assert_eq!(statistics.free(), frames(free));
+        assert_eq!(statistics.owned(), frames(self.ground.count - free));
     }
-    allocator.drain_percpu();
-    allocator.self_check().unwrap();
-    let whole = oracle.blocks(0, oracle.dma);
-    let rest = oracle.blocks(oracle.dma, count);
-    let expected: Vec<u64> = whole.iter().zip(&rest).map(|(a, b)| a + b).collect();
-    assert_eq!(allocator.statistics().blocks().by_order(), expected);
-    run_on(0);
+
+    /// The lists are empty: free blocks are as large as they can be.
+    fn check_merged(&self) {
+        for zone in &self.allocator.statistics().zones {
+            let from = zone.frames.start().get() - self.ground.first;
+            let expected = self.oracle.blocks(from, from + zone.frames.count().get());
+            assert_eq!(zone.free.by_order(), expected, "{:?}", zone.kind);
+        }
+    }
+
+    fn finish(mut self) {
+        for block in core::mem::take(&mut self.held) {
+            self.oracle.take(&block);
+            self.allocator.free(block);
+        }
+        self.allocator.drain_percpu();
+        self.allocator.self_check().unwrap();
+        self.check_merged();
+        assert_eq!(self.allocator.statistics().owned(), frames(0));
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn no_frame_is_handed_out_twice_and_free_blocks_are_as_large_as_can_be(
-        first in prop_oneof![Just(0_u64), 0..70_u64, Just(4096_u64)],
-        count in 1..130_u64,
-        dma in prop_oneof![Just(0_u64), 0..60_u64],
-        max_order in prop_oneof![0..5_u8, Just(10_u8), Just(20_u8)],
-        percpu in prop_oneof![
-            Just(PerCpuPlan::None),
-            Just(PerCpuPlan::BySize),
-            (1..5_u64, 0..5_u64).prop_map(|(batch, more)| PerCpuPlan::Fixed {
-                batch: FrameCount::new(batch),
-                high: FrameCount::new(batch + more),
-            }),
-        ],
+    fn no_frame_is_handed_out_twice_and_what_is_possible_succeeds(
+        ground in ground(),
         steps in steps(),
     ) {
-        run(first, count, dma, max_order, percpu, steps);
+        let ctx = MaySleep::claim();
+        run_on(0);
+        let allocator = ground.allocator();
+        let oracle = Oracle {
+            memory: allocator.memory().frames(),
+            max_order: ground.max_order,
+            out: vec![false; ground.count as usize],
+        };
+        let mut run = Run { ground, allocator, oracle, held: Vec::new() };
+        for step in &steps {
+            run.step(&ctx, step);
+        }
+        run.finish();
+        run_on(0);
     }
 }
