@@ -4,4 +4,5 @@
 mod classes;
 mod no_frames;
 mod objects;
+mod pair_mapping;
 mod rig;
