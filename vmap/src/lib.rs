@@ -9,5 +9,8 @@
 
 extern crate alloc;
 
+pub mod area;
+pub mod compound;
 pub mod frames;
+mod mutant;
 pub mod zsmalloc;

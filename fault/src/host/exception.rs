@@ -132,9 +132,9 @@ impl Word for HostWord<'_> {
     #[inline]
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {
         // Acquire pairs with the Release of `release`: whoever finds the count at 0 sees everything
-        // its holders did.
+        // its holders did. Release: counts that holders keep in words of their own end in this operation, and pair with it.
         self.atomic()
-            .compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed)
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed)
     }
 
     #[inline]

@@ -12,6 +12,7 @@ use crate::cpus::Cpus;
 use crate::frames::{FrameMemory, NoSuchFrame};
 use crate::machine::ReserveError;
 use crate::shootdown::CpuId;
+use crate::vspace::VirtAddr;
 
 /// Memory of this process that has frame numbers: a memfd, and a mapping of all of it, which stays.
 ///
@@ -92,6 +93,10 @@ impl Cpus for HostRam {
 impl FrameMemory for HostRam {
     fn frames(&self) -> PfnRange {
         self.frames
+    }
+
+    fn direct_map(&self) -> VirtAddr {
+        VirtAddr::new(self.direct.start())
     }
 
     fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), NoSuchFrame> {

@@ -298,6 +298,10 @@ impl FileMapping {
         }
     }
 
+    pub(super) fn start(&self) -> u64 {
+        self.0.start()
+    }
+
     fn at(&self, at: usize, len: usize) -> *mut u8 {
         assert!(
             at.checked_add(len).is_some_and(|end| end <= self.0.len),
