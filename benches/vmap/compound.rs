@@ -3,6 +3,7 @@
 
 use super::ratios::{self, Figure, Line, Pairs, Report, Target};
 use super::{cpus, host};
+use alloc::sync::Arc;
 use core::hint::black_box;
 use pageless_fault::FrameMemory;
 use pageless_fault::host::{HostMachine, HostRam, HostVspace, HostWindow};
@@ -11,7 +12,6 @@ use pageless_pfn::FrameCount;
 use pageless_vmap::area::{AreaSpace, VmallocConfig};
 use pageless_vmap::compound::{Page, Pages};
 use pageless_vmap::frames::{FrameAllocator, FrameConfig, Gfp, Order, PageBlock, WatermarkPlan};
-use std::sync::Arc;
 use std::time::Instant;
 
 type Block<'p> = Page<'p, HostRam, HostVspace, HostWindow>;

@@ -1,10 +1,10 @@
 //! Memory and address space of this process, as the sections want them.
 
+use alloc::sync::Arc;
 use pageless_fault::MaySleep;
 use pageless_fault::host::{HostFrames, HostRam, HostVspace};
 use pageless_fault::{FrameMemory, WindowLen};
 use pageless_pfn::{FrameCount, Pfn, PfnFlags, PfnRange, PfnT};
-use std::sync::Arc;
 
 /// `count` frames, all of which have been written.
 ///

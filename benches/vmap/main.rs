@@ -12,6 +12,8 @@
 //! Two kinds of nanoseconds, in tables of their own. *Measured*: on this machine, in alternation. *Modelled*: what the table of costs of
 //! the simulated machine adds up to, the same everywhere.
 
+extern crate alloc;
+
 #[path = "../cpus/mod.rs"]
 mod cpus;
 #[expect(dead_code, reason = "no row of this program is an added time")]
@@ -33,9 +35,10 @@ mod turns;
 mod ways;
 
 use clap::{Parser, ValueEnum};
+use core::error::Error;
 use pageless_fault::Cpus;
 use ratios::Report;
-use std::{error::Error, path::PathBuf, thread};
+use std::{path::PathBuf, thread};
 
 /// What is measured, or modelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

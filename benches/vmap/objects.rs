@@ -10,8 +10,10 @@ use super::peer::Peer;
 use super::ratios::{Figure, Pairs, Report, Spread};
 use super::turns::{in_turn, median};
 use super::{cpus, host, plot};
+use alloc::sync::Arc;
 use comfy_table::{ContentArrangement, Table, presets};
 use core::cell::RefCell;
+use core::error::Error;
 use core::hint::black_box;
 use pageless_fault::host::HostVspace;
 use pageless_fault::shootdown::Processor;
@@ -22,10 +24,9 @@ use pageless_vmap::frames::Gfp;
 use pageless_vmap::zsmalloc::{
     Frame, FrameSource, Handle, NoFrame, PairWindow, PairWindows, Zsmalloc,
 };
-use std::error::Error;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// Bytes of the objects, of classes in which some cross. (Of 256 bytes none does, and of 3625 and more each has a frame for itself.)
@@ -127,6 +128,9 @@ pub(crate) struct Measured {
     decompressed: Vec<Row>,
 }
 
+/// A reader of an object in two pieces.
+type Two<'a> = &'a dyn Fn(&[u8], &[u8]);
+
 /// A pool of this process, and a window of its own.
 struct Rig<'m, M: FrameMemory> {
     pool: &'m Zsmalloc<Scattered<'m, M>>,
@@ -142,7 +146,7 @@ impl<M: FrameMemory> Rig<'_, M> {
         what: String,
         handles: &[Handle],
         one: impl Fn(&[u8]),
-        two: Option<&dyn Fn(&[u8], &[u8])>,
+        two: Option<Two<'_>>,
     ) -> Row {
         // Short enough not to be disturbed, long enough for the clock.
         let times = (1 << 17) / (handles.len() * (64 + self.bytes(handles))) + 1;
@@ -162,7 +166,7 @@ impl<M: FrameMemory> Rig<'_, M> {
         let mut segments = || match two {
             None => 0.0,
             Some(two) => each(times, &mut |handle| {
-                self.pool.segments(handle, two).unwrap()
+                self.pool.segments(handle, two).unwrap();
             }),
         };
         let map = |handle: &Handle| {

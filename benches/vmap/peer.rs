@@ -2,11 +2,12 @@
 //! interrupt it for every translation that it takes away.
 
 use super::cpus;
+use alloc::sync::Arc;
 use core::hint;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pageless_fault::FrameMemory;
 use pageless_fault::host::HostRam;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::thread::{self, Thread};
 
 /// Frames that it goes round in.

@@ -2,6 +2,7 @@
 //! frame.
 #![expect(unsafe_code, reason = "the system calls that ours are compared with")]
 
+use alloc::sync::Arc;
 use core::ffi::c_void;
 use core::ptr;
 use pageless_fault::FrameMemory;
@@ -9,7 +10,6 @@ use pageless_fault::Protection;
 use pageless_fault::host::HostRam;
 use pageless_pfn::PfnT;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 
 const PAGE: usize = 4096;
 

@@ -1,10 +1,10 @@
 //! The plot of the section on objects: what was measured above, what is modelled below, each with an axis of its own.
 
 use super::objects::{CPUS, Measured, Modelled, Row};
+use core::error::Error;
 use core::ops::Range;
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use std::error::Error;
 use std::path::Path;
 
 /// Distinguishable for the colour-blind (Okabe and Ito).
@@ -14,6 +14,9 @@ const GREEN: RGBColor = RGBColor(0, 158, 115);
 const RED: RGBColor = RGBColor(213, 94, 0);
 const PINK: RGBColor = RGBColor(204, 121, 167);
 const YELLOW: RGBColor = RGBColor(230, 159, 0);
+
+/// Pixels from one name to the next.
+const NAME: i32 = 17;
 
 type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -57,6 +60,7 @@ fn panel(
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 17))
         .margin(12)
+        .margin_right(230)
         .x_label_area_size(42)
         .y_label_area_size(70)
         .build_cartesian_2d(
@@ -77,21 +81,23 @@ fn panel(
         .axis_desc_style(("sans-serif", 14))
         .label_style(("sans-serif", 13))
         .draw()?;
+    let mut names = Vec::new();
     for curve in curves {
-        let colour = curve.colour;
-        let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
-        chart
-            .draw_series(line.point_size(3))?
-            .label(&curve.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], colour.stroke_width(3)));
+        let line = LineSeries::new(curve.points.iter().copied(), curve.colour.stroke_width(2));
+        chart.draw_series(line.point_size(3))?;
+        let end = curve.points.last().copied().unwrap_or((4096.0, lowest));
+        names.push((chart.backend_coord(&end), curve));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(200, 200, 200))
-        .label_font(("sans-serif", 13))
-        .draw()?;
+    // Beside the ends of their curves, as near as can be read.
+    names.sort_by_key(|((_, y), _)| *y);
+    let (left, top) = area.get_base_pixel();
+    let mut above = i32::MIN;
+    for ((x, y), curve) in names {
+        let y = (y - top - 7).max(above);
+        above = y + NAME;
+        let style = ("sans-serif", 13).into_font().color(&curve.colour);
+        area.draw(&Text::new(curve.name.clone(), (x - left + 22, y), style))?;
+    }
     Ok(())
 }
 
@@ -106,7 +112,7 @@ pub(crate) fn draw(
     modelled: &[(&str, Vec<Vec<Modelled>>)],
 ) -> Result<(), Box<dyn Error>> {
     let panels = 1 + modelled.len();
-    let root = SVGBackend::new(file, (900, 460 * panels as u32)).into_drawing_area();
+    let root = SVGBackend::new(file, (960, 400 * panels as u32)).into_drawing_area();
     root.fill(&WHITE)?;
     let areas = root.split_evenly((panels, 1));
     let rows = &measured.sums;

@@ -8,12 +8,12 @@ use super::peer::Peer;
 use super::plain::{Plain, touch};
 use super::ratios::{Figure, Line, Pairs, Report, Target};
 use super::{cpus, turns};
+use alloc::sync::Arc;
 use core::time::Duration;
 use pageless_fault::host::{HostRam, HostVspace};
 use pageless_fault::{MaySleep, Protection};
 use pageless_pfn::PfnT;
 use pageless_vmap::area::{NoDescriptors, Vmalloc, VmallocConfig};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Frames of an area.

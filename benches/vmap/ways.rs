@@ -9,9 +9,9 @@ use super::peer::Peer;
 use super::plain::{Plain, touch};
 use super::ratios::{Figure, Line, Report, Target};
 use super::{cpus, turns};
+use alloc::sync::Arc;
 use pageless_fault::Protection;
 use pageless_pfn::PfnT;
-use std::sync::Arc;
 use std::time::Instant;
 
 const PAGES: usize = 16;
