@@ -5,8 +5,8 @@ use core::fmt;
 
 use pageless_fault::shootdown::{Flush, Invalidation, Stretch};
 use pageless_fault::sync::Mutex;
-use pageless_fault::sync::atomic::{AtomicU64, Ordering};
-use pageless_fault::{MaySleep, Unflushed, UnmapError, Vspace, WindowRange};
+use pageless_fault::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use pageless_fault::{Cpus, MaySleep, Unflushed, UnmapError, Vspace, WindowRange};
 use pageless_pfn::PAGE_SIZE;
 
 use crate::area::counters::PurgeCounts;
@@ -59,8 +59,13 @@ impl fmt::Display for Purged {
 /// it looks, under each lock that somebody who unmaps has released before he reads the number.
 #[derive(Debug)]
 pub(crate) struct PurgeState {
-    /// One purge at a time. Whoever comes second finds what is new since.
-    pub(crate) lock: Mutex<()>,
+    /// Whose turn it is.
+    ///
+    /// | value | meaning | written by |
+    /// |---|---|---|
+    /// | false | nobody purges | the one who did, with Release |
+    /// | true | somebody purges | whoever finds it false, with Acquire |
+    taken: AtomicBool,
     /// How many purges have begun. `Relaxed`: the locks under which a purge looks order it with those who unmap.
     begun: AtomicU64,
     /// How many purges have ended. Release by the purge that ended; Acquire in [`PurgeState::has_proved`].
@@ -73,7 +78,7 @@ pub(crate) struct PurgeState {
 impl Default for PurgeState {
     fn default() -> Self {
         PurgeState {
-            lock: Mutex::new(()),
+            taken: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             failed: Mutex::new(Vec::new()),
@@ -82,7 +87,32 @@ impl Default for PurgeState {
     }
 }
 
+/// The right to purge: one at a time. Not a lock: whoever holds it waits for CPUs, which may be those that want it next.
+pub(crate) struct Turn<'p>(&'p AtomicBool);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire of whoever is next.
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl PurgeState {
+    /// Waits for the turn. Whoever comes second finds only what is new since.
+    pub(crate) fn turn(&self, cpus: &impl Cpus) -> Turn<'_> {
+        let mut turns = 0_u32;
+        // Acquire pairs with the Release of the one before.
+        while self
+            .taken
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            cpus.relax(turns);
+            turns = turns.saturating_add(1);
+        }
+        Turn(&self.taken)
+    }
+
     /// The purge that covers what its caller has unmapped under a lock that he still holds.
     pub(crate) fn next(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
@@ -134,7 +164,7 @@ impl<S: Vspace> AreaSpace<S> {
         // Before the lock: what is released here may unmap and purge itself.
         self.drain(ctx);
         let mut released = Vec::new();
-        let turn = self.purge.lock.lock();
+        let turn = self.purge.turn(&self.space);
         let number = self.purge.begin();
         let purged = self.purge_alone(ctx, depth, &mut released);
         self.purge.end(number, purged.is_ok());

@@ -46,8 +46,8 @@ const ATOMIC_TURNS: u32 = 64;
 ///
 /// # Who waits for whom
 ///
-/// Locks are taken one at a time, but for the purge lock, under which the others are taken. Nothing is mapped, shot down or
-/// released under a lock of a node.
+/// Locks are taken one at a time, and nothing is mapped, shot down or released under one. One CPU at a time purges; who wants to purge
+/// meanwhile waits, and serves shootdowns while it does.
 pub struct AreaSpace<S: Vspace> {
     pub(crate) space: S,
     pub(crate) config: VmallocConfig,

@@ -1,9 +1,9 @@
 //! Random calls, compared with books that are as simple as can be.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
 
 use pageless_fault::{MaySleep, Protection, VirtAddr};
-use pageless_pfn::{FrameCount, PfnT};
+use pageless_pfn::PfnT;
 use pageless_vmap::area::{Aliased, AreaState, RamMapping, VmapError, VunmapError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -297,7 +297,7 @@ pub(crate) fn the_books_agree_with_a_naive_oracle<R: Rig>(rig: &R) {
     let regions = rig.regions();
     let end = runner.run(&ops(), |ops| {
         rig.on_cpu(|ctx| {
-            let config = small(CAP).nodes(3).ram_block(FrameCount::new(128));
+            let config = small(CAP).nodes(3);
             let vm = pageless_vmap::area::Vmalloc::new(rig.space(PAGES), regions.clone(), config);
             let base = pageless_fault::Vspace::base(vm.space()).get();
             let references = |ctx: &MaySleep, frame: u64| {

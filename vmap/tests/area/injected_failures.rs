@@ -2,12 +2,12 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use alloc::sync::Arc;
 use pageless_fault::{MaySleep, Protection, Vspace};
 use pageless_pfn::{PagedPfn, PfnT};
 use pageless_vmap::area::{
     AreaState, Descriptors, MapRamError, ReferenceError, Vmalloc, VmapError, VunmapError,
 };
-use std::sync::Arc;
 
 use crate::rig::failing::{Failing, Step};
 use crate::rig::{Rig, paged, small, special};

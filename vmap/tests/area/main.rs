@@ -2,6 +2,8 @@
 //! [`rig::Rig`]; each machine at the end of this file runs the whole catalogue.
 #![cfg(not(loom))]
 
+extern crate alloc;
+
 mod atomic_context;
 mod books;
 mod cap;

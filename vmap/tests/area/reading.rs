@@ -11,7 +11,7 @@ pub(crate) fn holes_and_guard_pages_read_as_zeroes<R: Rig>(rig: &R) {
             fill(rig, rig.frame(n), 100 + n);
         }
         let frames: Vec<_> = (0..8).map(|n| special(rig.frame(n))).collect();
-        let mut areas = vec![
+        let mut areas = [
             vm.vmap(ctx, &frames[..2], Protection::Read).unwrap(),
             vm.vmap(ctx, &frames[2..4], Protection::Read).unwrap(),
             vm.vmap(ctx, &frames[4..6], Protection::Read).unwrap(),

@@ -1,7 +1,7 @@
 //! Addresses, and what an area owns, are free only when no CPU can reach them any more.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
 
 use pageless_fault::{FrameMemory, MaySleep, Protection};
 use pageless_pfn::{FrameCount, Pfn};

@@ -1,7 +1,7 @@
 //! What a test needs of a machine: an address space, frames to show there, CPUs to run on.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use alloc::sync::Arc;
+use core::panic::AssertUnwindSafe;
 
 use pageless_fault::{FrameMemory, Machine, MaySleep, VirtAddr, Vspace, Window};
 use pageless_memmap::{Config, Memmap, Regions};
@@ -88,9 +88,11 @@ pub(crate) trait Rig: Sync + Sized {
 
 pub(crate) type TestVmalloc<R> = Vmalloc<<R as Rig>::Space, Arc<Regions<<R as Rig>::Window>>>;
 
-/// One node, so that what comes first is certain; a cap of so many pages.
+/// One node, so that what comes first is certain; a cap of so many pages; small blocks.
 pub(crate) fn small(lazy_pages: u64) -> VmallocConfig {
-    VmallocConfig::for_cpus(1).lazy_max(ByteLen::new(lazy_pages * 4096))
+    VmallocConfig::for_cpus(1)
+        .lazy_max(ByteLen::new(lazy_pages * 4096))
+        .ram_block(FrameCount::new(128))
 }
 
 /// A frame without a descriptor.

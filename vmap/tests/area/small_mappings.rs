@@ -55,10 +55,7 @@ pub(crate) fn a_mapping_shows_its_frames_and_its_owner_gets_them_after_a_purge<R
 
 pub(crate) fn blocks_are_filled_and_used_again_without_taking_addresses<R: Rig>(rig: &R) {
     rig.on_cpu(|ctx| {
-        let vm = rig.vmalloc(
-            2048,
-            small(1024).ram_block(pageless_pfn::FrameCount::new(128)),
-        );
+        let vm = rig.vmalloc(2048, small(1024));
         let frames: Vec<_> = (0..64).map(|n| special(rig.frame(n))).collect();
         let mut kept = Vec::new();
         for round in 0..4 {
@@ -97,10 +94,7 @@ pub(crate) fn blocks_are_filled_and_used_again_without_taking_addresses<R: Rig>(
 
 pub(crate) fn a_block_is_given_back_when_nothing_is_in_it<R: Rig>(rig: &R) {
     rig.on_cpu(|ctx| {
-        let vm = rig.vmalloc(
-            512,
-            small(4096).ram_block(pageless_pfn::FrameCount::new(128)),
-        );
+        let vm = rig.vmalloc(512, small(4096));
         let frames: Vec<_> = (0..64).map(|n| special(rig.frame(n))).collect();
         // Three blocks of 129 pages: there is no room for a fourth.
         let mut kept: Vec<_> = (0..6)

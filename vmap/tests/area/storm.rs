@@ -1,7 +1,7 @@
 //! Everybody at once.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
 
 use pageless_fault::sync::Mutex;
 use pageless_fault::{FrameMemory, MaySleep, Protection, VirtAddr};
@@ -32,7 +32,7 @@ impl<M: FrameMemory> Release for Lent<M> {
 
 pub(crate) fn many_cpus_map_touch_and_unmap_at_once<R: Rig>(rig: &R) {
     const CPUS: u64 = 4;
-    let vm = rig.vmalloc(1024, small(60).nodes(2).ram_block(FrameCount::new(128)));
+    let vm = rig.vmalloc(1024, small(60).nodes(2));
     let free: Free = Arc::new(Mutex::new((0..256).map(|n| rig.frame(n)).collect()));
     // Where others may look, whatever is there by then: the address, and nothing behind it.
     let rumours: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();

@@ -1,6 +1,6 @@
 //! This process's own MMU; a CPU is a thread.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use pageless_fault::WindowLen;
 use pageless_fault::host::{HostFrames, HostMachine, HostRam, HostVspace, HostWindow};

@@ -1,7 +1,7 @@
 //! The modelled machine: a stale translation is seen, and not only where it does harm.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
 
 use pageless_fault::shootdown::{CpuId, PolicyKind, Processor};
 use pageless_fault::sim::schedule::Schedule;
