@@ -65,7 +65,9 @@ where
         let head = self.compound_head(pfn);
         let of_head = head.and_then(|head| Some(self.ram.look(head)?.mark()));
         match of_head {
-            Some(of_head) if of_head.has(HEAD) && of_head.has(VIRTUAL) == mark.has(VIRTUAL) => Ok(()),
+            Some(of_head) if of_head.has(HEAD) && of_head.has(VIRTUAL) == mark.has(VIRTUAL) => {
+                Ok(())
+            }
             _ => Err(format!("page {pfn}: a tail whose head {head:?} is none")),
         }
     }

@@ -53,7 +53,10 @@ impl<F: FrameSource> Zsmalloc<F> {
         lists: &Lists,
         seen: &mut Seen,
     ) -> Result<(), &'static str> {
-        if lists.head(Group::ASIDE).is_some() {
+        if [Group::ASIDE, Group::SOURCE]
+            .iter()
+            .any(|group| lists.head(*group).is_some())
+        {
             return Err("a compaction has left a zspage aside");
         }
         let mut found = Found::default();

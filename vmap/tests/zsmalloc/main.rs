@@ -2,9 +2,11 @@
 #![cfg(all(not(loom), target_os = "linux", target_arch = "x86_64"))]
 
 mod classes;
+mod compaction;
 mod no_frames;
 mod objects;
 mod oracle;
 mod pair_mapping;
 mod rig;
+mod shared_window;
 mod statistics;
