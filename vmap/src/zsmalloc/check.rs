@@ -13,8 +13,8 @@ use super::zspage::{Group, Lists, Zspage};
 /// What one class was found to have.
 #[derive(Default)]
 struct Found {
-    groups: [u64; Group::COUNT],
-    zspages: u64,
+    groups: [u32; Group::COUNT],
+    zspages: u32,
     used: u64,
     bytes: u64,
 }

@@ -138,6 +138,6 @@ impl<F: FrameSource> Zsmalloc<F> {
 /// Frames of as many zspages as the unused objects of a class would fill.
 pub(super) fn freeable(class: &Class, lists: &Lists) -> u64 {
     let objects = u64::from(class.shape.objects);
-    let unused = lists.zspages * objects - lists.used;
+    let unused = u64::from(lists.zspages) * objects - lists.used;
     unused / objects * u64::from(class.shape.pages)
 }

@@ -218,8 +218,8 @@ pub(super) struct Lists {
     /// First zspage of each list + 1; 0: none.
     heads: [u32; Group::COUNT + 2],
     /// Zspages by fullness, whatever list they are in.
-    pub(super) groups: [u64; Group::COUNT],
-    pub(super) zspages: u64,
+    pub(super) groups: [u32; Group::COUNT],
+    pub(super) zspages: u32,
     /// Objects in use.
     pub(super) used: u64,
     /// Bytes asked for by those.
