@@ -81,6 +81,15 @@ impl<T> Flushed<T> {
         }
     }
 
+    /// Of what one CPU alone could use, after it has flushed that.
+    #[cfg_attr(
+        any(loom, not(feature = "std")),
+        expect(dead_code, reason = "no machine to say so")
+    )]
+    pub(crate) fn by_its_only_user(owned: T) -> Self {
+        Flushed { owned }
+    }
+
     /// The same proof, of what `f` makes of the value.
     pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Flushed<U> {
         Flushed {

@@ -594,8 +594,8 @@ impl Shootdown {
 
 /// What is to be flushed, and in the last word who asks.
 fn letter(flush: &Flush, by: CpuId) -> Letter {
-    let [first, pages, tables, _] = flush.encode();
-    Letter([first, pages, tables, u64::from(by.get())])
+    let [first, second, third, _] = flush.encode();
+    Letter([first, second, third, u64::from(by.get())])
 }
 
 /// Who has written it; `None` if several have.

@@ -48,7 +48,7 @@ mod ticket;
 pub use counters::ShootdownCounters;
 pub use cpu_set::{AtomicCpuSet, CpuId, CpuSet, Iter, MAX_CPUS};
 pub use engine::{Layout, Place, Shootdown};
-pub use flush::{Flush, Invalidation, SINGLE_PAGE_CEILING};
+pub use flush::{Flush, Invalidation, SINGLE_PAGE_CEILING, Stretch, Stretches};
 pub use mailbox::{Letter, Mailbox, Receipt, Served, Stamp};
 pub use pending::{Owed, Pending, Unsettled, WaitError};
 pub use policy::{Policy, PolicyKind};

@@ -59,6 +59,10 @@ pub struct Costs {
     pub fabric_post: u64,
     /// Waiting for it to be executed.
     pub fabric_sync: u64,
+    /// Writing one page-table entry.
+    pub write_entry: u64,
+    /// Copying one cache line, in or out, from one end of a loop to the other.
+    pub copy_line: u64,
     /// CPUs that share a socket.
     pub cpus_per_socket: u16,
 }
@@ -66,8 +70,8 @@ pub struct Costs {
 impl Costs {
     /// One socket of the Haswell on which Amit measured in 2019 (RFC of 31 May 2019, "x86/mm/tlb: flush remote and local TLBs
     /// concurrently"). Its constants are set by hand so that six published points come out: calibrated, not predictive. Only the
-    /// intercept, the cost of one more target and that of the flush can be told apart by six points. Idle exits, records and broadcasts
-    /// were not measured there; they are guesses.
+    /// intercept, the cost of one more target and that of the flush can be told apart by six points. Idle exits, records, broadcasts, entries written
+    /// and lines copied were not measured there; they are guesses.
     pub const HASWELL_2019: Costs = Costs {
         hit: 1,
         walk: 17,
@@ -88,6 +92,8 @@ impl Costs {
         sweep: 158,
         fabric_post: 100,
         fabric_sync: 500,
+        write_entry: 5,
+        copy_line: 3,
         cpus_per_socket: 1024,
     };
 

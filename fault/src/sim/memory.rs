@@ -152,15 +152,24 @@ impl Memory {
     /// Gives a frame back that has no translation, or whose translations are proved gone.
     pub(crate) fn free_unmapped(&self, frame: OwnedFrame) {
         assert_eq!(frame.memory, self.id, "a frame of another machine");
-        let slot = &self.frames[frame.number as usize];
+        self.end_life(frame.number);
+        self.free.lock().push(frame);
+    }
+
+    /// Frame `number` gets a new tag, and poison: whoever owns it says that nobody uses it any more, and keeps it.
+    ///
+    /// # Panics
+    ///
+    /// It is beyond the memory.
+    pub(crate) fn end_life(&self, number: u32) {
+        let slot = &self.frames[number as usize];
         // The tag first: an access that still arrives finds itself stale whatever it reads. SeqCst, and so is the detector's load:
         // one order of all tags and of the accesses' own look at them.
         let tag = slot.tag.fetch_add(1, Ordering::SeqCst) + 1;
-        let poison = poison(u64::from(frame.number), tag);
+        let poison = poison(u64::from(number), tag);
         for word in &slot.words {
             word.store(poison, Ordering::Relaxed);
         }
-        self.free.lock().push(frame);
     }
 
     /// The tag of frame `number`. Frames beyond the memory have none.

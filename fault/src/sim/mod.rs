@@ -40,10 +40,14 @@ mod latency;
 mod machine;
 mod memory;
 #[cfg(feature = "std")]
+mod ram;
+#[cfg(feature = "std")]
 pub mod schedule;
 mod space;
 mod tlb;
 mod unmapped;
+#[cfg(feature = "std")]
+mod vspace;
 mod walk;
 #[cfg(feature = "std")]
 mod window;
@@ -58,9 +62,13 @@ pub use entry::{Entry, Level, PHYSICAL_BITS};
 pub use latency::{Latency, Scene, SceneError};
 pub use machine::{BuildError, SimConfig, SimMachine, Speculation};
 pub use memory::{FrameTag, Memory, OwnedFrame};
+#[cfg(feature = "std")]
+pub use ram::SimRam;
 pub use space::MapError;
 pub use tlb::{Pcid, Shape, TlbShape};
 pub use unmapped::Unmapped;
+#[cfg(feature = "std")]
+pub use vspace::SimVspace;
 pub use walk::{FaultCause, PageFault};
 #[cfg(feature = "std")]
 pub use window::{SimPrefilled, SimTable, SimTicket, SimWindow, SimWord};

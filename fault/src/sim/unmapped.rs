@@ -9,8 +9,14 @@ use super::cpu::Cpu;
 use super::entry::{Entry, Level};
 use super::machine::SimMachine;
 use super::memory::OwnedFrame;
+#[cfg(feature = "std")]
+use super::memory::WORDS;
 use crate::debt::{Completion, Flushed};
+#[cfg(feature = "std")]
+use crate::mutant::Mutant;
 use crate::shootdown::{Flush, Owed, Pending, Policy, PolicyKind, SpaceId, Unsettled, WaitError};
+#[cfg(feature = "std")]
+use crate::sync::atomic::Ordering;
 
 /// A page that was unmapped, and the shootdown that its frame waits for.
 #[derive(Debug)]
@@ -110,6 +116,43 @@ impl SimMachine {
     ) -> Option<Owed<P, Option<OwnedFrame>>> {
         let Unmapped { frame, pending, .. } = self.unmap_under(cpu, space, va, P::KIND)?;
         Some(Owed::new(pending, frame))
+    }
+
+    /// Hands out what the cleared entry `old` of `level` for `va` had led to: a frame that it owned, with the address where it was
+    /// mapped, or a table and all below it. None of it may be freed before a shootdown.
+    #[cfg(feature = "std")]
+    pub(super) fn unlink(
+        &self,
+        old: Entry,
+        level: Level,
+        va: u64,
+        out: &mut impl FnMut(Option<u64>, OwnedFrame),
+    ) {
+        let memory = &self.shared.memory;
+        let Some(below) = level.below().filter(|_| !old.is_leaf(level)) else {
+            // What somebody else mapped here is none of ours.
+            if let Some(frame) = memory.owned_by(old) {
+                out(Some(va), frame);
+            }
+            return;
+        };
+        for index in 0..WORDS {
+            let Some(word) = memory.word(old.frame(), index) else {
+                unreachable!("a page table outside the memory")
+            };
+            // A swap: walks that have not heard of it mark what they pass. Acquire pairs with the Release
+            // that published the entry.
+            let entry = Entry::from_bits(word.swap(0, Ordering::AcqRel));
+            if entry.has(Flags::PRESENT) {
+                self.unlink(entry, below, va + ((index as u64) << below.shift()), out);
+            }
+        }
+        let table = memory.frame_of(old);
+        if Mutant::TableFreedUnflushed.active() {
+            memory.free_unmapped(table);
+        } else {
+            out(None, table);
+        }
     }
 
     /// Puts an unmapped page off. Under [`PolicyKind::LazyPurge`] everything that has been put off is flushed at once, and freed, as soon as

@@ -12,7 +12,7 @@ use x86_64::structures::paging::PageTableFlags as Flags;
 use super::current;
 use super::entry::{Entry, Level};
 use super::machine::{Shared, SimMachine, WINDOW_STRIDE, WINDOWS};
-use super::memory::{OwnedFrame, WORDS};
+use super::memory::OwnedFrame;
 use super::walk::PageFault;
 use crate::access::{FaultReason, Fetched};
 use crate::context::MaySleep;
@@ -182,40 +182,14 @@ impl SimWindow {
 
     /// What the cleared entry `old` of `level` had led to is in limbo from now on: a frame, or a table with all below it.
     fn retire(&self, old: Entry, level: Level, va: u64, batch: u64) {
-        let memory = &self.machine.shared.memory;
-        let Some(below) = level.below().filter(|_| !old.is_leaf(level)) else {
-            // What somebody else mapped here is none of ours.
-            if let Some(frame) = memory.owned_by(old) {
-                let mapped_at = Some(va);
+        self.machine
+            .unlink(old, level, va, &mut |mapped_at, frame| {
                 self.limbo.lock().push(Limbo {
                     batch,
                     mapped_at,
                     frame,
                 });
-            }
-            return;
-        };
-        for index in 0..WORDS {
-            let Some(word) = memory.word(old.frame(), index) else {
-                unreachable!("a page table outside the memory")
-            };
-            // A swap: walks that have not heard of it mark what they pass. Acquire pairs with the Release
-            // that published the entry.
-            let entry = Entry::from_bits(word.swap(0, Ordering::AcqRel));
-            if entry.has(Flags::PRESENT) {
-                self.retire(entry, below, va + ((index as u64) << below.shift()), batch);
-            }
-        }
-        let table = memory.frame_of(old);
-        if Mutant::TableFreedUnflushed.active() {
-            memory.free_unmapped(table);
-            return;
-        }
-        self.limbo.lock().push(Limbo {
-            batch,
-            mapped_at: None,
-            frame: table,
-        });
+            });
     }
 
     /// What a batch has left in limbo, once it is proved flushed.

@@ -112,9 +112,21 @@ impl Cpu {
         write: bool,
         effect: impl FnOnce(&AtomicU64) -> T,
     ) -> Result<T, PageFault> {
+        self.access_costing(self.shared.config.costs.hit, va, write, effect)
+    }
+
+    /// [`access`](Self::access) that costs `cost` nanoseconds, *modelled*, when the translation is cached.
+    #[inline(always)]
+    pub(in crate::sim) fn access_costing<T>(
+        &self,
+        cost: u64,
+        va: u64,
+        write: bool,
+        effect: impl FnOnce(&AtomicU64) -> T,
+    ) -> Result<T, PageFault> {
         self.boundary(if write { "write" } else { "read" }, va);
         self.accesses.set(self.accesses.get() + 1);
-        self.charge(self.shared.config.costs.hit);
+        self.charge(cost);
         let cached = self.with_core(|core| {
             core.last_va = va;
             core.tlb.lookup(va, core.pcid)

@@ -18,7 +18,7 @@ impl Processor for Cpu {
         let costs = &self.shared.config.costs;
         let everything = match what {
             Invalidation::Everything => true,
-            Invalidation::Pages { .. } => false,
+            Invalidation::Pages(_) => false,
         };
         // Read before the flush: what is cleared after this is a later generation's.
         let now = everything.then(|| self.shared.generations());
@@ -37,10 +37,10 @@ impl Processor for Cpu {
                         core.flushed = now;
                     }
                 }
-                Invalidation::Pages { first, pages } => {
-                    self.charge(costs.flush_page * pages);
-                    for page in 0..pages {
-                        core.tlb.invalidate_page(first + (page << 12), core.pcid);
+                Invalidation::Pages(pages) => {
+                    self.charge(costs.flush_page * pages.page_count());
+                    for page in pages.pages() {
+                        core.tlb.invalidate_page(page, core.pcid);
                     }
                 }
             }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Cpu;
-use crate::shootdown::{Invalidation, Processor, SpaceId};
+use crate::shootdown::{Invalidation, Processor, SpaceId, Stretches};
 use crate::sim::hooks;
 use crate::sim::memory::FrameTag;
 use crate::sim::walk::is_canonical;
@@ -57,10 +57,7 @@ impl Cpu {
         if !is_canonical(va) {
             return;
         }
-        self.invalidate(Invalidation::Pages {
-            first: va,
-            pages: 1,
-        });
+        self.invalidate(Invalidation::Pages(Stretches::one(va, 1)));
     }
 
     /// Forgets everything, global translations included, on this CPU only.
