@@ -3,6 +3,7 @@
 use pageless_pfn::{PfnRange, PhysAddr};
 
 use crate::cpus::Cpus;
+use crate::vspace::VirtAddr;
 
 /// A stretch of memory, reached by the number of its frames and not through a translation that could be taken away.
 ///
@@ -10,6 +11,13 @@ use crate::cpus::Cpus;
 pub trait FrameMemory: Cpus + Send + Sync {
     /// The frames there are.
     fn frames(&self) -> PfnRange;
+
+    /// Where the first frame is in the direct map. On a machine without one, where Linux would have it
+    /// (`page_offset_base`, Documentation/arch/x86/x86_64/mm.rst): an address that means something to whoever asks, and to no CPU.
+    fn direct_map(&self) -> VirtAddr {
+        let start = self.frames().start().phys().get();
+        VirtAddr::new(0xffff_8880_0000_0000 + start)
+    }
 
     /// Copies `into.len()` bytes out of memory, from `at` on, across frames if need be.
     ///

@@ -29,6 +29,10 @@
 //! "would block". So the fault path proper runs in the faulting thread, on its own stack, with
 //! its own locks, never inside the signal (or interrupt) that announced the fault.
 //!
+//! A [`Vspace`] is the other kind of address space: its holder decides which *frame* is seen at which page, and [`FrameMemory`] is how
+//! frames are reached by their numbers alone. It is what virtually contiguous memory is made of. What is taken down there is locked into
+//! [`Unflushed`] at once, and into the debt of one shootdown for a whole batch later.
+//!
 //! # Machines
 //!
 //! * [`host`] (feature `std`, Linux on x86-64): this process's own MMU. Real translations, real

@@ -145,7 +145,7 @@ pub trait Word: Copy {
     /// Subtracts 1 with Release. Without effect in a process that does not have the window.
     fn release(self);
 
-    /// Replaces `current` by `new`: Acquire on success, Relaxed on failure.
+    /// Replaces `current` by `new`: Acquire and Release on success, Relaxed on failure.
     ///
     /// # Errors
     ///

@@ -344,6 +344,17 @@ impl<W: Window> Memmap<W> {
         drop(self.assume_reference(pinned.index));
     }
 
+    /// Takes a reference up again whose [`Pinned`] its holder has forgotten, because its own books say that it holds one for `pfn`: an
+    /// allocator, say, that pins the descriptors of what it has handed out. `None` if the memmap does not cover `pfn`.
+    ///
+    /// Dropped, it gives that reference back; to keep it, forget it again. Whoever holds none and says so takes away somebody else's.
+    #[inline]
+    #[must_use = "dropped, it gives the reference back"]
+    pub fn assume_pinned(&self, pfn: Pfn) -> Option<PageRef<'_, W>> {
+        let index = self.geometry.pfns.index_of(pfn)?;
+        Some(self.assume_reference(index))
+    }
+
     /// A reference that the caller holds already, as a value.
     #[inline]
     pub(crate) fn assume_reference(&self, index: u64) -> PageRef<'_, W> {

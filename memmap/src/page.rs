@@ -133,6 +133,36 @@ impl<'m, W: Window> PageRef<'m, W> {
     }
 }
 
+impl<W: Window> PageRef<'_, W> {
+    /// Counts word `n` of the 14 that belong to the holders up or down by what `change` answers for the value found, in one step, with
+    /// Acquire and Release; or leaves it, if that is `None`.
+    ///
+    /// # Errors
+    ///
+    /// The value that `change` would not replace.
+    ///
+    /// # Panics
+    ///
+    /// `n` is 14 or more.
+    pub fn update_private(
+        &self,
+        n: usize,
+        mut change: impl FnMut(u32) -> Option<u32>,
+    ) -> Result<u32, u32> {
+        let mut found = self.private(n);
+        loop {
+            let new = change(found).ok_or(found)?;
+            match self
+                .field(PRIVATE + 4 * n as u64)
+                .compare_exchange(found, new)
+            {
+                Ok(old) => return Ok(old),
+                Err(now) => found = now,
+            }
+        }
+    }
+}
+
 impl<W: Window> Drop for PageRef<'_, W> {
     #[inline]
     fn drop(&mut self) {

@@ -69,7 +69,7 @@ impl Word for LoomWord<'_> {
     }
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {
         self.word()
-            .compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed)
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed)
     }
     fn exchange(self, new: u32) -> u32 {
         self.word().swap(new, Ordering::Release)

@@ -90,7 +90,7 @@ impl Word for SmallWord<'_> {
         self.held(|word| word.fetch_sub(1, Ordering::Release));
     }
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {
-        self.held(|word| word.compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed))
+        self.held(|word| word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed))
     }
     fn exchange(self, new: u32) -> u32 {
         self.held(|word| word.swap(new, Ordering::Release))

@@ -1,6 +1,6 @@
 //! The instructions that may fault, and the table that says where each one goes on.
 //!
-//! Every expansion of [`HostWord::fetch_add`] and [`HostWord::release`] leaves one entry in the
+//! Every expansion of [`HostWord::fetch_add`], [`HostWord::release`] and [`copy`] leaves one entry in the
 //! linker section `pageless_extable`: the distance to the instruction and the distance to its
 //! fix-up, 32 bits each, relative to the entry's own fields, so that the table needs no relocation
 //! and lives in read-only memory. The fault handler looks the interrupted instruction up, puts the
@@ -132,9 +132,9 @@ impl Word for HostWord<'_> {
     #[inline]
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {
         // Acquire pairs with the Release of `release`: whoever finds the count at 0 sees everything
-        // its holders did.
+        // its holders did. Release: counts that holders keep in words of their own end in this operation, and pair with it.
         self.atomic()
-            .compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed)
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed)
     }
 
     #[inline]
@@ -152,6 +152,29 @@ impl Word for HostWord<'_> {
     fn store(self, value: u32, order: Ordering) {
         self.atomic().store(value, order);
     }
+}
+
+/// Copies `len` bytes and answers how many it has copied before it came to a page without a translation, or that may not be written.
+///
+/// # Safety
+///
+/// Both ranges belong to the program: each is either memory that the caller may read or write, or lies in a registered window.
+pub(super) unsafe fn copy(into: *mut u8, from: *const u8, len: usize) -> usize {
+    let mut left = len;
+    // SAFETY: the caller's ranges; the direction flag is clear by the calling convention. Where an access faults, what has been copied
+    // is told by rcx, and the handler resumes behind the instruction with rax changed, which is declared as an output.
+    unsafe {
+        resumable!(
+            "",
+            "rep movsb",
+            inout("rcx") left,
+            inout("rdi") into => _,
+            inout("rsi") from => _,
+            out("rax") _,
+            options(nostack, preserves_flags),
+        );
+    }
+    len - left
 }
 
 /// One entry of the table, as the assembler lays it down.

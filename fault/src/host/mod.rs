@@ -13,6 +13,9 @@
 //! frees the frames before it returns, so a host ticket is born
 //! [`WalkQuiescent`](crate::Completion::WalkQuiescent).
 //!
+//! A [`HostVspace`] is different: a reservation over which stretches of files are mapped, one mapping of the kernel's for each stretch of
+//! frames (65 530 at most in a process, `vm.max_map_count`). It needs no userfaultfd. Its guard pages are the reservation itself.
+//!
 //! # Limits
 //!
 //! * Threads must not block SIGBUS: the kernel kills a process that faults with it blocked.
@@ -24,12 +27,17 @@
 //!   ([`Window::frees_leaf_tables`](crate::Window::frees_leaf_tables)).
 
 mod exception;
+mod frames;
 mod regions;
 mod signal;
 mod sys;
+mod thread;
+mod vspace;
 mod window;
 
 pub use exception::HostWord;
+pub use frames::{BackingError, HostFrames, HostRam};
+pub use vspace::{HostVspace, HostVspaceTicket};
 pub use window::{HostPrefilled, HostTable, HostTicket, HostWindow};
 
 use crate::machine::{Machine, ReserveError};

@@ -4,10 +4,11 @@
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::machine::ReserveError;
 use crate::mutant::Mutant;
+use crate::vspace::Protection;
 use crate::window::WindowRange;
 
 use super::regions;
@@ -62,6 +63,79 @@ impl Mapping {
             base
         };
         Ok(Mapping { base, len })
+    }
+
+    /// Addresses and nothing else: every access faults, until something is mapped over them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's `errno`.
+    pub(super) fn reserve_empty(len: usize, align: usize) -> Result<Self, i32> {
+        let mapping = Self::reserve(len, align, false)?;
+        // SAFETY: all of a mapping that nobody knows of yet.
+        unsafe { mapping.reserve_again(0, len) }?;
+        Ok(mapping)
+    }
+
+    /// Takes away what is mapped over `len` bytes at `at`; every CPU is flushed when this returns.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's `errno`.
+    ///
+    /// # Safety
+    ///
+    /// The range lies in the mapping, which is [reserved empty](Self::reserve_empty), and nobody uses its addresses.
+    pub(super) unsafe fn reserve_again(&self, at: usize, len: usize) -> Result<(), i32> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let start = self.base.as_ptr().wrapping_add(at).cast::<c_void>();
+        // SAFETY: replaces a part of this mapping that, by the caller's word, nobody uses.
+        if unsafe { libc::mmap(start, len, libc::PROT_NONE, flags, -1, 0) } == libc::MAP_FAILED {
+            return Err(errno());
+        }
+        Ok(())
+    }
+
+    /// Maps `len` bytes of `file`, from its byte `offset` on, over the mapping at `at`, with their translations.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's `errno`.
+    ///
+    /// # Safety
+    ///
+    /// As [`reserve_again`](Self::reserve_again).
+    pub(super) unsafe fn map_over(
+        &self,
+        at: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        protection: Protection,
+    ) -> Result<(), i32> {
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
+        let protection = match protection {
+            Protection::Read => libc::PROT_READ,
+            Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        };
+        let start = self.base.as_ptr().wrapping_add(at).cast::<c_void>();
+        let offset = i64::try_from(offset).map_err(|_| libc::EOVERFLOW)?;
+        // SAFETY: replaces a part of this mapping that, by the caller's word, nobody uses.
+        let mapped = unsafe { libc::mmap(start, len, protection, flags, file.as_raw_fd(), offset) };
+        if mapped == libc::MAP_FAILED {
+            return Err(errno());
+        }
+        Ok(())
+    }
+
+    /// The `len` bytes at `at`.
+    ///
+    /// # Safety
+    ///
+    /// They lie in the mapping, can be read, and are not written to while they are borrowed.
+    pub(super) unsafe fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: the caller's word; any bytes are valid ones.
+        unsafe { core::slice::from_raw_parts(self.base.as_ptr().wrapping_add(at), len) }
     }
 
     pub(super) fn base(&self) -> NonNull<u8> {
@@ -170,6 +244,103 @@ impl Drop for Mapping {
         // SAFETY: the range is ours since `reserve`; whoever borrowed addresses from it borrowed the
         // mapping, so nobody uses them any more.
         unsafe { libc::munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
+    }
+}
+
+/// Memory that is a file and has no name.
+#[derive(Debug)]
+pub(super) struct MemoryFile(OwnedFd);
+
+impl MemoryFile {
+    /// `bytes` of zeroes.
+    pub(super) fn new(bytes: u64) -> Result<Self, ReserveError> {
+        let resources = |call| ReserveError::Resources {
+            call,
+            errno: errno(),
+        };
+        // SAFETY: a name that ends with a zero, and a flag.
+        let fd = unsafe { libc::memfd_create(c"pageless-ram".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(resources("memfd_create"));
+        }
+        // SAFETY: a descriptor that was just made and that nobody else knows.
+        let file = unsafe { OwnedFd::from_raw_fd(fd) };
+        let len = i64::try_from(bytes).map_err(|_| ReserveError::AddressSpace { asked: bytes })?;
+        // SAFETY: sets the length of a file that is ours.
+        if unsafe { libc::ftruncate(file.as_raw_fd(), len) } != 0 {
+            return Err(resources("ftruncate"));
+        }
+        Ok(MemoryFile(file))
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// All of a file, mapped for good. Others write to the same memory, so it is read and written by copying.
+#[derive(Debug)]
+pub(super) struct FileMapping(Mapping);
+
+impl FileMapping {
+    /// Maps the first `bytes` of `file`.
+    pub(super) fn whole(file: BorrowedFd<'_>, bytes: u64) -> Result<Self, ReserveError> {
+        let out_of_space = ReserveError::AddressSpace { asked: bytes };
+        let len = usize::try_from(bytes).map_err(|_| out_of_space)?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        let any = core::ptr::null_mut();
+        // SAFETY: a new mapping at an address of the kernel's choice aliases no Rust object.
+        let base = unsafe { libc::mmap(any, len, protection, flags, file.as_raw_fd(), 0) };
+        match NonNull::new(base.cast::<u8>()).filter(|_| base != libc::MAP_FAILED) {
+            Some(base) => Ok(FileMapping(Mapping { base, len })),
+            None => Err(out_of_space),
+        }
+    }
+
+    pub(super) fn start(&self) -> u64 {
+        self.0.start()
+    }
+
+    fn at(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(
+            at.checked_add(len).is_some_and(|end| end <= self.0.len),
+            "{len} bytes at {at} of a mapping of {}",
+            self.0.len
+        );
+        self.0.base.as_ptr().wrapping_add(at)
+    }
+
+    /// Copies out of it.
+    pub(super) fn read(&self, at: usize, into: &mut [u8]) {
+        let from = self.at(at, into.len());
+        // SAFETY: the range lies in the mapping, `into` outside it. Who writes to the same bytes meanwhile breaks the contract of
+        // `FrameMemory`: frames are read and written by their owners.
+        unsafe { core::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+    }
+
+    /// Copies into it.
+    pub(super) fn write(&self, at: usize, from: &[u8]) {
+        let into = self.at(at, from.len());
+        // SAFETY: as in `read`. `copy`, since `from` may be a view of this same memory through another mapping.
+        unsafe { core::ptr::copy(from.as_ptr(), into, from.len()) };
+    }
+
+    /// Fills it with zeroes.
+    pub(super) fn zero(&self, at: usize, len: usize) {
+        let into = self.at(at, len);
+        // SAFETY: as in `read`.
+        unsafe { core::ptr::write_bytes(into, 0, len) };
+    }
+
+    /// The `len` bytes at `at`.
+    ///
+    /// # Safety
+    ///
+    /// Nobody writes to them while they are borrowed.
+    pub(super) unsafe fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: the range lies in the mapping (`at` has checked it) and can be read; the rest is the caller's word.
+        unsafe { core::slice::from_raw_parts(self.at(at, len), len) }
     }
 }
 

@@ -309,12 +309,7 @@ impl Window for HostWindow {
     }
 
     fn relax(&self, turn: u32) {
-        match turn {
-            0..64 => core::hint::spin_loop(),
-            64..4096 => std::thread::yield_now(),
-            // Whoever we wait for does not get a CPU: stop competing with them.
-            _ => std::thread::sleep(core::time::Duration::from_micros(50)),
-        }
+        super::thread::relax(turn);
     }
 }
 

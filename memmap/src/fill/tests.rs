@@ -55,7 +55,7 @@ impl Word for SlowWord<'_> {
         self.0.words[self.1].fetch_sub(1, Ordering::Release);
     }
     fn compare_exchange(self, current: u32, new: u32) -> Result<u32, u32> {
-        self.0.words[self.1].compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed)
+        self.0.words[self.1].compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed)
     }
     fn exchange(self, new: u32) -> u32 {
         self.0.words[self.1].swap(new, Ordering::Release)

@@ -203,7 +203,7 @@ impl Word for ModelWord<'_> {
         if new == pageless_memmap::FROZEN {
             self.window.control.step(Step::Freeze(self.at));
         }
-        self.held(|word| word.compare_exchange(current, new, Ordering::Acquire, Ordering::Relaxed))
+        self.held(|word| word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed))
     }
 
     fn exchange(self, new: u32) -> u32 {

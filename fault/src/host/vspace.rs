@@ -1,0 +1,326 @@
+//! Address space of the host in which any frame can be mapped anywhere: one reservation, and a mapping for each stretch of frames.
+//!
+//! The kernel's page tables cannot be read, so the entries are kept once more, here: [`Vspace::translate`] looks them up, and
+//! [`Vspace::clear`] takes them out. What the CPUs use changes at [`Vspace::shoot`]: the reservation is mapped over the ranges again,
+//! in one call for each stretch of neighbours, and the kernel flushes every CPU before that returns.
+#![expect(unsafe_code, reason = "shows memory to others")]
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+
+use pageless_pfn::{Pfn, PfnRange};
+
+use super::exception;
+use super::frames::HostFrames;
+use super::regions::{self, Registration};
+use super::sys::{ForkCanary, Mapping};
+use super::{signal, thread};
+use crate::context::MaySleep;
+use crate::cpus::Cpus;
+use crate::debt::{Completion, Flushed};
+use crate::machine::{ReserveError, Translations, UnmapError};
+use crate::shootdown::CpuId;
+use crate::vspace::{MapError, Protection, Untranslated, VirtAddr, Vspace};
+use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
+
+const PAGE: u64 = 4096;
+/// Pages that one leaf of the books covers.
+const LEAF: u64 = 512;
+
+/// Our copy of 512 page-table entries.
+///
+/// | value | meaning | written by |
+/// |---|---|---|
+/// | 0 | shows nothing | [`Vspace::clear`] |
+/// | pfn + 1 | shows that frame | [`Vspace::map`] |
+#[derive(Debug)]
+struct Leaf([AtomicU64; LEAF as usize]);
+
+/// Address space of this process.
+///
+/// # Invariants
+///
+/// `mapping` is reserved from the reservation to the drop; parts of it are mapped over by stretches of files, and by the reservation again.
+#[derive(Debug)]
+pub struct HostVspace {
+    // Dropped in this order: out of the handler's table first, the addresses last.
+    registration: Option<Registration>,
+    frames: Arc<HostFrames>,
+    leaves: Box<[OnceLock<Box<Leaf>>]>,
+    canary: ForkCanary,
+    mapping: Mapping,
+    len: WindowLen,
+}
+
+/// A host shootdown: complete when [`Vspace::shoot`] returns, since the kernel waits for it.
+#[derive(Debug)]
+pub struct HostVspaceTicket(());
+
+impl HostVspace {
+    /// Reserves address space that can show `frames`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReserveError::AddressSpace`], [`ReserveError::Resources`], [`ReserveError::TooManyWindows`].
+    pub fn reserve(frames: Arc<HostFrames>, len: WindowLen) -> Result<Self, ReserveError> {
+        signal::install()?;
+        let out_of_space = ReserveError::AddressSpace { asked: len.get() };
+        let bytes = usize::try_from(len.get()).map_err(|_| out_of_space)?;
+        let mapping =
+            Mapping::reserve_empty(bytes, LEAF_TABLE_SPAN as usize).map_err(|_| out_of_space)?;
+        let canary = ForkCanary::new()?;
+        let registration = regions::register(mapping.start(), mapping.end()).ok_or(
+            ReserveError::TooManyWindows {
+                limit: regions::LIMIT,
+            },
+        )?;
+        let leaves = (0..len.get() / LEAF_TABLE_SPAN)
+            .map(|_| OnceLock::new())
+            .collect();
+        Ok(HostVspace {
+            registration: Some(registration),
+            frames,
+            leaves,
+            canary,
+            mapping,
+            len,
+        })
+    }
+
+    /// Our copy of the entry of page number `page`, whose leaf must have been made.
+    fn entry(&self, page: u64) -> Option<&AtomicU64> {
+        let leaf = self.leaves.get((page / LEAF) as usize)?.get()?;
+        leaf.0.get((page % LEAF) as usize)
+    }
+
+    /// The same, making the leaf.
+    fn entry_or_new(&self, page: u64) -> Option<&AtomicU64> {
+        let leaf = self.leaves.get((page / LEAF) as usize)?;
+        let leaf = leaf.get_or_init(|| Box::new(Leaf(core::array::from_fn(|_| AtomicU64::new(0)))));
+        leaf.0.get((page % LEAF) as usize)
+    }
+
+    fn check(&self, range: WindowRange) -> Result<(), UnmapError> {
+        if self.canary.is_child() {
+            return Err(UnmapError::Foreign);
+        }
+        if range.end().get() > self.len.get() {
+            return Err(UnmapError::Refused {
+                bytes: range.len(),
+                errno: libc::EFAULT,
+            });
+        }
+        Ok(())
+    }
+
+    /// Bytes of `len` from `at` on that lie in the space.
+    fn inside(&self, at: WindowOffset, len: usize) -> usize {
+        self.len.get().saturating_sub(at.get()).min(len as u64) as usize
+    }
+
+    /// `done` of `len` bytes at `at` have been copied.
+    fn copied(
+        &self,
+        at: WindowOffset,
+        len: usize,
+        done: usize,
+        write: bool,
+    ) -> Result<(), Untranslated> {
+        if done == len {
+            return Ok(());
+        }
+        let at = (at.get() + done as u64).min(self.len.get());
+        Err(Untranslated { at, write })
+    }
+}
+
+impl Cpus for HostVspace {
+    fn cpus(&self) -> u16 {
+        thread::cpus()
+    }
+
+    fn current(&self) -> CpuId {
+        thread::current()
+    }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
+
+    fn relax(&self, turn: u32) {
+        thread::relax(turn);
+    }
+}
+
+impl Translations for HostVspace {
+    type Ticket = HostVspaceTicket;
+
+    fn wait(&self, _ticket: &HostVspaceTicket, _ctx: &MaySleep) -> Result<Completion, UnmapError> {
+        Ok(Completion::WalkQuiescent)
+    }
+}
+
+impl Vspace for HostVspace {
+    fn len(&self) -> WindowLen {
+        self.len
+    }
+
+    fn base(&self) -> VirtAddr {
+        VirtAddr::new(self.mapping.start())
+    }
+
+    fn map(
+        &self,
+        at: WindowOffset,
+        frames: PfnRange,
+        protection: Protection,
+    ) -> Result<(), MapError> {
+        if self.canary.is_child() {
+            return Err(MapError::Foreign);
+        }
+        let pages = frames.count().get();
+        let first = at.get() / PAGE;
+        let fits = first
+            .checked_add(pages)
+            .is_some_and(|end| end <= self.len.get() / PAGE);
+        if !at.get().is_multiple_of(PAGE) || !fits {
+            return Err(MapError::Outside {
+                at: at.get(),
+                pages,
+                len: self.len,
+            });
+        }
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let Some((file, offset)) = self.frames.locate(frames) else {
+            return Err(MapError::NoSuchFrame {
+                pfn: frames.start(),
+            });
+        };
+        let present = (first..first + pages).find(|page| {
+            self.entry(*page)
+                .is_some_and(|entry| entry.load(Ordering::Relaxed) != 0)
+        });
+        if let Some(page) = present {
+            return Err(MapError::Occupied { at: page * PAGE });
+        }
+        // SAFETY: the pages lie in the reservation, as just checked, and show nothing, so nobody has been given their addresses.
+        unsafe {
+            self.mapping.map_over(
+                at.get() as usize,
+                pages as usize * 4096,
+                file,
+                offset,
+                protection,
+            )
+        }
+        .map_err(|errno| MapError::NoRoom { pages, errno })?;
+        for (page, frame) in (first..).zip(frames.iter()) {
+            if let Some(entry) = self.entry_or_new(page) {
+                // Release pairs with the Acquire in `translate`.
+                entry.store(frame.get() + 1, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    fn translate(&self, at: WindowOffset) -> Option<Pfn> {
+        // Acquire pairs with the Release in `map`.
+        let entry = self.entry(at.get() / PAGE)?.load(Ordering::Acquire);
+        Pfn::try_new(entry.checked_sub(1)?).ok()
+    }
+
+    fn clear(&self, range: WindowRange) -> Result<(), UnmapError> {
+        self.check(range)?;
+        for page in range.start().get() / PAGE..range.end().get() / PAGE {
+            if let Some(entry) = self.entry(page) {
+                entry.store(0, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    fn shoot(&self, ranges: &[WindowRange]) -> Result<HostVspaceTicket, UnmapError> {
+        for range in ranges {
+            self.check(*range)?;
+        }
+        let mut sorted: Vec<_> = ranges
+            .iter()
+            .map(|range| (range.start().get(), range.end().get()))
+            .collect();
+        sorted.sort_unstable();
+        sorted.dedup_by(|next, before| {
+            let touches = next.0 <= before.1;
+            if touches {
+                before.1 = before.1.max(next.1);
+            }
+            touches
+        });
+        for (start, end) in sorted {
+            // SAFETY: the range lies in the reservation, as just checked. Who unmaps it has made sure that nobody uses its addresses any
+            // more (the contract of `Vspace::shoot`).
+            unsafe {
+                self.mapping
+                    .reserve_again(start as usize, (end - start) as usize)
+            }
+            .map_err(|errno| UnmapError::Refused {
+                bytes: end - start,
+                errno,
+            })?;
+        }
+        Ok(HostVspaceTicket(()))
+    }
+
+    fn flush_here(&self, range: WindowRange) -> Result<Flushed<()>, UnmapError> {
+        self.shoot(&[range])
+            .map(|HostVspaceTicket(())| Flushed::by_its_only_user(()))
+    }
+
+    fn read(&self, at: WindowOffset, into: &mut [u8]) -> Result<(), Untranslated> {
+        let inside = self.inside(at, into.len());
+        let from = self.mapping.base().as_ptr().wrapping_add(at.get() as usize);
+        // SAFETY: `inside` bytes from there lie in the reservation; where nothing is mapped the copy ends early. `into` is at least
+        // as long.
+        let done = unsafe { exception::copy(into.as_mut_ptr(), from, inside) };
+        self.copied(at, into.len(), done, false)
+    }
+
+    fn write(&self, at: WindowOffset, from: &[u8]) -> Result<(), Untranslated> {
+        let inside = self.inside(at, from.len());
+        let into = self.mapping.base().as_ptr().wrapping_add(at.get() as usize);
+        // SAFETY: as in `read`; what is mapped there is shared memory that no Rust reference covers, but those of `view`, whose caller
+        // has promised that nobody writes.
+        let done = unsafe { exception::copy(into, from.as_ptr(), inside) };
+        self.copied(at, from.len(), done, true)
+    }
+
+    unsafe fn view<R>(
+        &self,
+        at: WindowOffset,
+        len: usize,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Untranslated> {
+        let end = at.get().saturating_add(len as u64);
+        let missing = (at.get() / PAGE..end.div_ceil(PAGE))
+            .find(|page| self.translate(WindowOffset::new(page * PAGE)).is_none());
+        if let Some(page) = missing {
+            return Err(Untranslated {
+                at: (page * PAGE).max(at.get()),
+                write: false,
+            });
+        }
+        // SAFETY: all pages are mapped, as just checked, and stay so, unwritten, by the caller's word.
+        Ok(look(unsafe { self.mapping.bytes(at.get() as usize, len) }))
+    }
+}
+
+impl Drop for HostVspace {
+    fn drop(&mut self) {
+        // Before the addresses can belong to anybody else.
+        self.registration.take();
+    }
+}
