@@ -11,3 +11,4 @@ extern crate alloc;
 
 pub mod compress;
 pub mod frames;
+pub mod zsmalloc;

@@ -1,0 +1,191 @@
+//! Numbered records of a few words that grow without ever moving: who knows a number reaches its record without a lock.
+//!
+//! The records stand in segments, eight of each size before the size doubles, so that at most an eighth of a table is not used yet:
+//! metadata counts as memory.
+//!
+//! A record that nobody has is in a list of free ones, linked through its first word:
+//!
+//! | bits of the first word | free | in use |
+//! |---|---|---|
+//! | 12..0 | all ones | anything else |
+//! | 45..13 | number of the next free record + 1, 0: it is the last | whatever its holder wants |
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use pageless_fault::sync::Mutex;
+use pageless_fault::sync::atomic::{AtomicU64, Ordering};
+use spin::Once;
+
+/// What the low bits of a free record's first word are.
+pub(super) const FREE: u64 = (1 << LINK_SHIFT) - 1;
+const LINK_SHIFT: u32 = 13;
+/// Segments of one size.
+const EACH: usize = 8;
+/// Enough for 2^32 records.
+const OCTAVES: usize = 30;
+
+type Segment = Box<[AtomicU64]>;
+type Octave = Box<[Once<Segment>]>;
+
+/// No record could be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoRecord {
+    /// All numbers are in use.
+    Full { records: u32 },
+    /// The heap had not so many bytes.
+    Heap { bytes: usize },
+}
+
+pub(super) struct WordTable {
+    /// Words in a record.
+    stride: usize,
+    /// Records in each of the first segments.
+    first: usize,
+    /// Numbers are below this.
+    limit: u32,
+    octaves: [Once<Octave>; OCTAVES],
+    /// Number of the first free record + 1 (0: none) in the low half; in the high half a count of changes, so that a list that has
+    /// come back to the same first record is not taken for the old one.
+    free: AtomicU64,
+    /// How many segments there are.
+    segments: Mutex<usize>,
+    /// Bytes of all segments.
+    bytes: AtomicU64,
+}
+
+impl WordTable {
+    pub(super) fn new(stride: usize, first: usize, limit: u32) -> Self {
+        WordTable {
+            stride,
+            first,
+            limit,
+            octaves: [const { Once::new() }; OCTAVES],
+            free: AtomicU64::new(0),
+            segments: Mutex::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The words of record `id`, which exists.
+    pub(super) fn words(&self, id: u32) -> &[AtomicU64] {
+        let steps = id as usize / self.first + EACH;
+        let octave = steps.ilog2() - EACH.ilog2();
+        let within = (steps >> octave) - EACH;
+        let skipped = self.first_of(octave as usize, within);
+        let at = (id as usize - skipped) * self.stride;
+        let segment = self.octaves[octave as usize].get();
+        match segment.and_then(|segments| segments[within].get()) {
+            Some(segment) => &segment[at..at + self.stride],
+            None => unreachable!("a record that was never handed out"),
+        }
+    }
+
+    /// The number of the first record in a segment.
+    fn first_of(&self, octave: usize, within: usize) -> usize {
+        (((EACH + within) << octave) - EACH) * self.first
+    }
+
+    /// Bytes of all records, the unused ones included.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many records there are, the unused ones included. Only for the check of the books.
+    pub(super) fn len(&self) -> u32 {
+        let segments = self.segments.lock();
+        (self.first_of(*segments / EACH, *segments % EACH) as u32).min(self.limit)
+    }
+
+    /// Takes a free record; all its words but the first are as the last holder left them.
+    pub(super) fn take(&self) -> Result<u32, NoRecord> {
+        loop {
+            // Acquire: pairs with the Release in `give_back_chain`; the link behind the first record is the one that was written.
+            let head = self.free.load(Ordering::Acquire);
+            let Some(id) = (head as u32).checked_sub(1) else {
+                self.grow()?;
+                continue;
+            };
+            // If somebody else has taken it meanwhile, this is no link; the count of changes then differs.
+            let next = self.words(id)[0].load(Ordering::Relaxed) >> LINK_SHIFT;
+            let after = Self::changed(head, next as u32);
+            if self
+                .free
+                .compare_exchange_weak(head, after, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+            {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Gives record `id` back.
+    pub(super) fn give_back(&self, id: u32) {
+        self.give_back_chain(id, id);
+    }
+
+    /// Gives back records that are linked from `first` to `last` already.
+    fn give_back_chain(&self, first: u32, last: u32) {
+        let mut head = self.free.load(Ordering::Relaxed);
+        loop {
+            let link = u64::from(head as u32) << LINK_SHIFT | FREE;
+            self.words(last)[0].store(link, Ordering::Relaxed);
+            let after = Self::changed(head, first + 1);
+            // Release: pairs with the Acquires in `take`.
+            match self
+                .free
+                .compare_exchange_weak(head, after, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(found) => head = found,
+            }
+        }
+    }
+
+    fn changed(head: u64, first: u32) -> u64 {
+        ((head >> 32) + 1) << 32 | u64::from(first)
+    }
+
+    /// Adds a segment, unless somebody has just done so.
+    #[cold]
+    fn grow(&self) -> Result<(), NoRecord> {
+        let mut segments = self.segments.lock();
+        if self.free.load(Ordering::Relaxed) as u32 != 0 {
+            return Ok(());
+        }
+        let (octave, within) = (*segments / EACH, *segments % EACH);
+        let start = self.first_of(octave, within);
+        let full = NoRecord::Full {
+            records: start as u32,
+        };
+        let room = (self.limit as usize).saturating_sub(start);
+        if octave >= OCTAVES || room == 0 {
+            return Err(full);
+        }
+        let records = (self.first << octave).min(room);
+        let segment = boxed(records * self.stride, || AtomicU64::new(FREE))?;
+        let bytes = size_of_val(&*segment);
+        let octave = self.octaves[octave].try_call_once(|| boxed(EACH, Once::new))?;
+        octave[within].call_once(|| segment);
+        *segments += 1;
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+
+        let (first, last) = (start as u32, (start + records - 1) as u32);
+        for id in first..last {
+            let link = u64::from(id + 2) << LINK_SHIFT | FREE;
+            self.words(id)[0].store(link, Ordering::Relaxed);
+        }
+        self.give_back_chain(first, last);
+        Ok(())
+    }
+}
+
+/// `len` values, or the number of bytes that the heap did not have.
+fn boxed<T>(len: usize, value: impl FnMut() -> T) -> Result<Box<[T]>, NoRecord> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(len).map_err(|_| NoRecord::Heap {
+        bytes: len * size_of::<T>(),
+    })?;
+    all.resize_with(len, value);
+    Ok(all.into_boxed_slice())
+}

@@ -1,0 +1,8 @@
+//! zsmalloc: objects of up to a page, stored without gaps. The same behaviour on every machine.
+#![cfg(all(not(loom), target_os = "linux", target_arch = "x86_64"))]
+
+mod classes;
+mod no_frames;
+mod objects;
+mod pair_mapping;
+mod rig;
