@@ -11,4 +11,5 @@ extern crate alloc;
 
 pub mod compress;
 pub mod frames;
+pub mod zcache;
 pub mod zsmalloc;

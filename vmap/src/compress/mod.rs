@@ -9,18 +9,26 @@
 //! What is decompressed has been in memory that others could have spoilt: every decoder here takes any bytes, and answers with a page or
 //! with an error.
 
+mod counted;
 mod filled;
 mod lz4;
 mod lzo;
+mod store;
+mod windows;
 
 use core::fmt;
 use core::str::FromStr;
 
 use pageless_pfn::PAGE_SIZE;
 
+pub use counted::Counted;
 pub use filled::{fill, filled_with};
 pub use lz4::Lz4;
 pub use lzo::Lzo;
+pub use store::{
+    Access, CompressedStore, Incompressible, LoadError, PutError, Reads, StoreStats, Stored,
+};
+pub use windows::{NoWindows, Windows};
 
 /// Bytes of a page, as Rust counts them.
 pub const PAGE: usize = PAGE_SIZE as usize;
