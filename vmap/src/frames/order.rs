@@ -64,6 +64,15 @@ impl Order {
         FrameCount::new(1 << self.0)
     }
 
+    /// The next smaller one.
+    #[must_use]
+    pub const fn smaller(self) -> Option<Self> {
+        match self.0.checked_sub(1) {
+            Some(order) => Some(Order(order)),
+            None => None,
+        }
+    }
+
     /// All orders from 0 to this one.
     pub fn up_to(self) -> impl DoubleEndedIterator<Item = Order> + use<> {
         (0..=self.0).map(Order)
@@ -80,7 +89,6 @@ pub struct PageBlock {
 
 impl PageBlock {
     /// Only the allocator makes one.
-    #[expect(dead_code, reason = "the allocator's, which is being built")]
     pub(crate) const fn new(first: Pfn, order: Order) -> Self {
         PageBlock { first, order }
     }

@@ -36,6 +36,8 @@ use pageless_fault::{
 };
 use pageless_pfn::{FrameCount, PAGE_SIZE, Pfn, PfnRange};
 
+use crate::mutant::Mutant;
+
 use super::error::AccessError;
 use super::handle::Handle;
 use super::pool::{Held, Zsmalloc};
@@ -122,6 +124,7 @@ where
         let (slot, before) = self.choose(cpu)?;
         if before != Slot::Fresh
             && before != Slot::Left(cpu)
+            && !Mutant::LocalFlushSharedWindow.active()
             && let Err(error) = self.flush_everywhere(slot, ctx)
         {
             self.slots.lock()[slot] = before;

@@ -4,5 +4,7 @@
 mod classes;
 mod no_frames;
 mod objects;
+mod oracle;
 mod pair_mapping;
 mod rig;
+mod statistics;

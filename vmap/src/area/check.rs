@@ -1,0 +1,113 @@
+//! Whether the books agree with each other and with the page table.
+
+use alloc::vec::Vec;
+
+use pageless_fault::Vspace;
+use pageless_fault::sync::atomic::Ordering;
+
+use crate::area::listing::AreaKind;
+use crate::area::node::State;
+use crate::area::space::{AreaSpace, Deferred};
+use crate::area::span::{PageNumber, Span, offset};
+
+impl<S: Vspace> AreaSpace<S> {
+    /// Compares the books with each other and with the page table: every page of the space is in exactly one place, what is in use is
+    /// mapped, what waits is not, nothing is mapped behind an area. Only while nobody else works on the space.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong.
+    pub fn self_check(&self) -> Result<(), &'static str> {
+        let _turn = self.purge.lock.lock();
+        let mut spans: Vec<Span> = Vec::new();
+        {
+            let free = self.free.lock();
+            free.self_check()?;
+            spans.extend(free.holes());
+        }
+        for _ in 0..self.deferred.len() {
+            if let Some(deferred) = self.deferred.pop() {
+                if let Deferred::Never(span) = &deferred {
+                    spans.push(*span);
+                }
+                self.deferred.push(deferred);
+            }
+        }
+        let mut lazy = 0;
+        for node in &self.nodes {
+            spans.extend(node.pools.lock().spans());
+            let areas = node.areas.lock();
+            let mut waiting = 0;
+            for (first, record) in &areas.records {
+                if *first != record.span.first() {
+                    return Err("areas: a record in the wrong place");
+                }
+                spans.push(record.span);
+                if record.pages + self.guard() > record.span.pages() {
+                    return Err("areas: no room for the guard page");
+                }
+                let mapped = self.mapped(record.span);
+                match record.state {
+                    State::Busy(_) if mapped != record.pages => {
+                        return Err("areas: pages in use that show nothing, or others that do");
+                    }
+                    State::Lazy | State::Quarantined if mapped > 0 => {
+                        return Err("areas: something is mapped that is unmapped");
+                    }
+                    State::Lazy => {
+                        lazy += record.span.pages();
+                        waiting += 1;
+                    }
+                    _ => {}
+                }
+                if self.guard() > 0
+                    && record.kind != AreaKind::RamBlock
+                    && self
+                        .space
+                        .translate(offset(record.span.end() - 1))
+                        .is_some()
+                {
+                    return Err("areas: a guard page shows something");
+                }
+            }
+            if waiting != areas.lazy.len() {
+                return Err("areas: not all that is unmapped is in the list");
+            }
+        }
+        for span in self.ram.used() {
+            if self.mapped(span) != span.pages() {
+                return Err("small mappings: a page in use that shows nothing");
+            }
+        }
+        lazy += self.ram.waiting();
+        if lazy != self.lazy_pages.load(Ordering::Relaxed) {
+            return Err("count of pages that wait");
+        }
+        self.tiled(spans)
+    }
+
+    /// How many pages of `span` show a frame.
+    fn mapped(&self, span: Span) -> u64 {
+        let shown = |page: &PageNumber| self.space.translate(offset(*page)).is_some();
+        (span.first()..span.end()).filter(shown).count() as u64
+    }
+
+    /// Whether `spans` are the whole space, without gaps and overlaps.
+    fn tiled(&self, mut spans: Vec<Span>) -> Result<(), &'static str> {
+        spans.sort_unstable();
+        let mut end = self.whole.first();
+        for span in spans {
+            if span.first() < end {
+                return Err("addresses that are in two places");
+            }
+            if span.first() > end {
+                return Err("addresses that are nowhere");
+            }
+            end = span.end();
+        }
+        if end != self.whole.end() {
+            return Err("addresses at the end that are nowhere");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! Purging: one shootdown for everything that has been unmapped since the last one.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use pageless_fault::shootdown::SINGLE_PAGE_CEILING;
+use pageless_fault::sync::Mutex;
+use pageless_fault::sync::atomic::{AtomicU64, Ordering};
+use pageless_fault::{MaySleep, Unflushed, UnmapError, Vspace, WindowRange};
+use pageless_pfn::PAGE_SIZE;
+
+use crate::area::counters::PurgeCounts;
+use crate::area::listing::AreaKind;
+use crate::area::node::{Doomed, State};
+use crate::area::release::{Holds, Unreachable};
+use crate::area::space::AreaSpace;
+use crate::area::span::Span;
+use crate::frames::Context;
+
+/// How much of the pools goes back to the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// A quarter: sizes that nobody asks for any more disappear within a few purges.
+    Quarter,
+    /// Everything, so that holes join: addresses are wanted.
+    Everything,
+}
+
+/// What one purge has set free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purged {
+    /// Areas.
+    pub areas: u64,
+    /// Pages that CPUs had to forget: without guard pages, with those of small mappings.
+    pub pages: u64,
+    /// Ranges that the shootdown was asked for, neighbours joined.
+    pub ranges: u64,
+    /// Whether they were more pages than are flushed one by one.
+    pub full: bool,
+}
+
+impl fmt::Display for Purged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} areas, {} pages in {} ranges{}",
+            self.areas,
+            self.pages,
+            self.ranges,
+            if self.full { ", full flush" } else { "" }
+        )
+    }
+}
+
+/// The state of purging.
+///
+/// Purges are numbered from 0. What was unmapped when `begun` was still `n` is covered by purge `n`: the purge raises `begun` before
+/// it looks, under each lock that somebody who unmaps has released before he reads the number.
+#[derive(Debug)]
+pub(crate) struct PurgeState {
+    /// One purge at a time. Whoever comes second finds what is new since.
+    pub(crate) lock: Mutex<()>,
+    /// How many purges have begun. `Relaxed`: the locks under which a purge looks order it with those who unmap.
+    begun: AtomicU64,
+    /// How many purges have ended. Release by the purge that ended; Acquire in [`PurgeState::has_proved`].
+    ended: AtomicU64,
+    /// Those of them that failed. A list, since after one failure there are few others.
+    failed: Mutex<Vec<u64>>,
+    pub(crate) counts: PurgeCounts,
+}
+
+impl Default for PurgeState {
+    fn default() -> Self {
+        PurgeState {
+            lock: Mutex::new(()),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            failed: Mutex::new(Vec::new()),
+            counts: PurgeCounts::default(),
+        }
+    }
+}
+
+impl PurgeState {
+    /// The purge that covers what its caller has unmapped under a lock that he still holds.
+    pub(crate) fn next(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether purge `number` has ended, with a proof.
+    pub(crate) fn has_proved(&self, number: u64) -> bool {
+        // Acquire pairs with the Release in `end`: whoever reuses what was unmapped does so after its flush.
+        self.ended.load(Ordering::Acquire) > number && !self.failed.lock().contains(&number)
+    }
+
+    fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn end(&self, number: u64, proved: bool) {
+        if !proved {
+            self.failed.lock().push(number);
+        }
+        // Release pairs with the Acquire in `has_proved`.
+        self.ended.store(number + 1, Ordering::Release);
+    }
+}
+
+impl<S: Vspace> AreaSpace<S> {
+    /// One shootdown of all that has been unmapped, over its actual ranges; then addresses may be given out again, and what the
+    /// areas owned is released. Does nothing if nothing waits.
+    ///
+    /// # Errors
+    ///
+    /// Nothing could be proved gone. What waited is quarantined: its addresses and what it owned are never used again.
+    pub fn purge(&self, ctx: &MaySleep) -> Result<Purged, UnmapError> {
+        self.purge_to(ctx, Depth::Quarter)
+    }
+
+    pub(crate) fn purge_to(&self, ctx: &MaySleep, depth: Depth) -> Result<Purged, UnmapError> {
+        // Before the lock: what is released here may unmap and purge itself.
+        self.drain(ctx);
+        let mut released = Vec::new();
+        let turn = self.purge.lock.lock();
+        let number = self.purge.begin();
+        let purged = self.purge_alone(ctx, depth, &mut released);
+        self.purge.end(number, purged.is_ok());
+        drop(turn);
+        // With no lock held: what is released may well unmap something itself.
+        for holds in released {
+            holds.release(&Unreachable::proved(), ctx);
+        }
+        purged
+    }
+
+    /// A purge, by whoever has the turn.
+    fn purge_alone(
+        &self,
+        ctx: &MaySleep,
+        depth: Depth,
+        released: &mut Vec<Holds>,
+    ) -> Result<Purged, UnmapError> {
+        let mut spare = Vec::new();
+        for node in &self.nodes {
+            let mut pools = node.pools.lock();
+            match depth {
+                Depth::Quarter => pools.decay(&mut spare),
+                Depth::Everything => pools.drain(&mut spare),
+            }
+        }
+        let gathered = self.gather();
+        let (mut batch, refused) = match gathered {
+            Ok(batch) => (batch, None),
+            Err((batch, error)) => (batch, Some(error)),
+        };
+        batch.sort_unstable_by_key(|one| one.range().start());
+        let purged = measure(&batch);
+        let proved = if batch.is_empty() {
+            Ok(())
+        } else {
+            self.shoot(ctx, batch, &mut spare, released, depth)
+        };
+        self.empty_ram_blocks(depth, &mut spare);
+        if !spare.is_empty() {
+            let mut free = self.free.lock();
+            for span in spare {
+                free.give(span);
+            }
+        }
+        proved?;
+        let counts = &self.purge.counts;
+        if purged.ranges > 0 {
+            counts.purges.add(1);
+            counts.areas.add(purged.areas);
+            counts.pages.add(purged.pages);
+            counts.ranges.add(purged.ranges);
+            counts.full.add(u64::from(purged.full));
+        }
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(purged),
+        }
+    }
+
+    /// All that waits. With an error, some of it is not there, and quarantined.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a batch, and why it is not everything"
+    )]
+    fn gather(&self) -> Result<Vec<Unflushed<Doomed>>, (Vec<Unflushed<Doomed>>, UnmapError)> {
+        let mut batch = Vec::new();
+        for node in &self.nodes {
+            batch.append(&mut node.areas.lock().lazy);
+        }
+        let mut refused = None;
+        for run in self.ram.dirty_runs() {
+            // Its entries are gone already; this is for the proof.
+            match self.space.take_down(run.span().range(), Doomed::Ram(run)) {
+                Ok(unflushed) => batch.push(unflushed),
+                Err((_, error)) => {
+                    self.quarantine(run.span().range());
+                    refused = Some(error);
+                }
+            }
+        }
+        match refused {
+            None => Ok(batch),
+            Some(error) => Err((batch, error)),
+        }
+    }
+
+    /// The shootdown of a batch, and what it sets free.
+    fn shoot(
+        &self,
+        ctx: &MaySleep,
+        batch: Vec<Unflushed<Doomed>>,
+        spare: &mut Vec<Span>,
+        released: &mut Vec<Holds>,
+        depth: Depth,
+    ) -> Result<(), UnmapError> {
+        let ranges: Vec<_> = batch.iter().map(Unflushed::range).collect();
+        // On failure the batch is dropped, and leaks: as it should.
+        let settled = match self.space.shoot_down(batch) {
+            Ok(debt) => debt.settle(ctx).map_err(|(_, error)| error),
+            Err((_, error)) => Err(error),
+        };
+        let flushed = match settled {
+            Ok(flushed) => flushed.into_inner(),
+            Err(error) => {
+                ranges.into_iter().for_each(|range| self.quarantine(range));
+                return Err(error);
+            }
+        };
+        for doomed in flushed {
+            match doomed {
+                Doomed::Area { span, holds } => {
+                    released.push(holds);
+                    self.lazy_pages.fetch_sub(span.pages(), Ordering::Relaxed);
+                    let record = {
+                        let mut areas = self.node_of(span.first()).areas.lock();
+                        areas.records.remove(&span.first())
+                    };
+                    match record {
+                        Some(record) if depth == Depth::Quarter => {
+                            self.give(Context::MaySleep(ctx), record.home, span);
+                        }
+                        Some(_) => spare.push(span),
+                        // Only where a planted fault has given them out already.
+                        None => {}
+                    }
+                }
+                Doomed::Ram(run) => {
+                    self.lazy_pages
+                        .fetch_sub(run.span().pages(), Ordering::Relaxed);
+                    self.ram.flushed(run);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody can say whether some CPU still reaches `range`: it stays as it is for ever.
+    fn quarantine(&self, range: WindowRange) {
+        let counts = &self.purge.counts;
+        let first = range.start().get() / PAGE_SIZE;
+        let area = self.look(first, |record| {
+            (record.kind != AreaKind::RamBlock).then_some(record.span)
+        });
+        let pages = match area.flatten() {
+            Some(span) => {
+                let mut areas = self.node_of(span.first()).areas.lock();
+                if let Some(record) = areas.records.get_mut(&span.first()) {
+                    record.state = State::Quarantined;
+                }
+                counts.quarantined_areas.add(1);
+                span.pages()
+            }
+            // The pages of a small mapping stay marked as being flushed, and are never free again.
+            None => range.len() / PAGE_SIZE,
+        };
+        counts.quarantined_pages.add(pages);
+        self.lazy_pages.fetch_sub(pages, Ordering::Relaxed);
+    }
+
+    /// Blocks of small mappings in which there is none.
+    fn empty_ram_blocks(&self, depth: Depth, spare: &mut Vec<Span>) {
+        for span in self.ram.remove_empty(depth == Depth::Everything) {
+            let mut areas = self.node_of(span.first()).areas.lock();
+            areas.records.remove(&span.first());
+            spare.push(span);
+        }
+    }
+}
+
+/// What a batch, sorted by address, amounts to.
+fn measure(batch: &[Unflushed<Doomed>]) -> Purged {
+    let mut purged = Purged::default();
+    let mut end = None;
+    for one in batch {
+        let range = one.range();
+        purged.pages += range.len() / PAGE_SIZE;
+        purged.ranges += u64::from(end != Some(range.start()));
+        end = Some(range.end());
+    }
+    purged.full = purged.pages > SINGLE_PAGE_CEILING;
+    purged
+}

@@ -1,0 +1,877 @@
+//! Addresses: taking them, mapping frames there, and taking frames away again.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::panic::Location;
+
+use crossbeam_queue::SegQueue;
+use pageless_fault::sync::atomic::{AtomicU64, Ordering};
+use pageless_fault::sync::{Mutex, MutexGuard};
+use pageless_fault::{
+    MapError, MaySleep, Protection, Unflushed, UnmapError, VirtAddr, Vspace, WindowRange,
+};
+use pageless_pfn::{FrameCount, PAGE_SIZE, PfnRange};
+
+use crate::area::config::VmallocConfig;
+use crate::area::counters::AreaCounters;
+use crate::area::free_tree::FreeTree;
+use crate::area::listing::{AreaInfo, AreaKind, AreaState};
+use crate::area::node::{Doomed, Node, Record, State};
+use crate::area::pool::POOLED_MOST;
+use crate::area::purge::{Depth, PurgeState};
+use crate::area::ram::RamBlocks;
+use crate::area::release::{Holds, Release, Unreachable};
+use crate::area::span::{PageNumber, Span, offset};
+use crate::frames::{Context, Order};
+use crate::mutant::Mutant;
+
+/// Pages of a zone: areas that begin in the same zone are in the books of the same node. As Linux's `vmap_zone_size`.
+const ZONE: u64 = 16;
+/// How often somebody who must not wait asks for a lock.
+const ATOMIC_TURNS: u32 = 64;
+
+/// Address space for areas: virtual ranges, each followed by a guard page, into which frames are mapped.
+///
+/// It knows nothing of descriptors or of allocators: what must outlive a mapping is handed over as a [`Release`], and released
+/// when the shootdown is proved.
+///
+/// ```text
+///            alloc                    map                      unmap                purge
+///   free tree ----> Area (Held) ----------> frames visible ----------> lazy ----+---------> pool or free tree
+///   or pool           |                                                         |  one shootdown
+///                     +--- publish(owned) --> known by its address -- unmap_at -+---------> owned.release()
+/// ```
+///
+/// # Who waits for whom
+///
+/// Locks are taken one at a time, but for the purge lock, under which the others are taken. Nothing is mapped, shot down or
+/// released under a lock of a node.
+pub struct AreaSpace<S: Vspace> {
+    pub(crate) space: S,
+    pub(crate) config: VmallocConfig,
+    pub(crate) tag: SpaceTag,
+    /// All pages.
+    pub(crate) whole: Span,
+    pub(crate) nodes: Box<[Node]>,
+    /// What is in no pool and no area. Asked when a pool is empty, and for large areas.
+    pub(crate) free: Mutex<FreeTree>,
+    /// Pages that wait for a shootdown. `Relaxed`: what it counts is under locks, and whoever misses an addition looks again at his
+    /// next call.
+    pub(crate) lazy_pages: AtomicU64,
+    /// What somebody who must not wait has left for the next who may.
+    pub(crate) deferred: SegQueue<Deferred>,
+    pub(crate) purge: PurgeState,
+    pub(crate) ram: RamBlocks,
+}
+
+/// Tells the spaces of a process apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpaceTag(u32);
+
+impl SpaceTag {
+    fn next() -> Self {
+        static NEXT: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
+        SpaceTag(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What somebody who must not wait has left for the next who may.
+#[derive(Debug)]
+pub(crate) enum Deferred {
+    /// An area that is to be unmapped; its first page.
+    Unmap(PageNumber),
+    /// It is unmapped, but not in the list of those that wait.
+    Lazy(Unflushed<Doomed>),
+    /// It could not be unmapped, and is in use again.
+    Restore(PageNumber, Holds),
+    /// Addresses that were never mapped.
+    Never(Span),
+    /// What nothing was ever mapped for.
+    Release(Holds),
+}
+
+/// Addresses that belong to whoever holds this: `pages` of them can be mapped, and a guard page behind them cannot. Dropped, the
+/// addresses are lost.
+#[must_use = "addresses that nobody gives back are lost"]
+#[derive(Debug)]
+pub struct Area {
+    tag: SpaceTag,
+    span: Span,
+    pages: u64,
+    /// How many pages, from the first, have ever been mapped.
+    mapped: u64,
+    home: u16,
+}
+
+impl Area {
+    /// Pages that can be mapped.
+    #[must_use]
+    pub const fn pages(&self) -> FrameCount {
+        FrameCount::new(self.pages)
+    }
+
+    /// Where they are in the space.
+    #[must_use]
+    pub fn range(&self) -> WindowRange {
+        self.span.head(self.pages).range()
+    }
+
+    /// Its first page and all its addresses: whoever takes them keeps the books from now on.
+    pub(crate) fn into_span(area: Area) -> (PageNumber, Span) {
+        (area.span.first(), area.span)
+    }
+}
+
+/// Why there are no addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AllocAreaError {
+    /// Nothing was asked for.
+    #[error("an area of no pages")]
+    Empty,
+    /// No space of this length has so many, used or not.
+    #[error("an area of {asked} pages: the space has room for one of {most}")]
+    TooMany {
+        /// Pages asked for.
+        asked: u64,
+        /// The largest area there could be.
+        most: u64,
+    },
+    /// No hole is large enough, even after a purge (which only those make who may sleep): unmap something.
+    #[error(
+        "no room for {asked} pages: {free} are free, {largest} in one piece, {lazy} wait for a shootdown, \
+         {quarantined} are lost"
+    )]
+    NoSpace {
+        /// Pages asked for, guard page included.
+        asked: u64,
+        /// Free pages.
+        free: u64,
+        /// Pages of the largest hole.
+        largest: u64,
+        /// Pages that wait for a shootdown.
+        lazy: u64,
+        /// Pages whose shootdown failed.
+        quarantined: u64,
+    },
+    /// The books were in use and the caller must not wait: try again, or where one may sleep.
+    #[error("the books of the space are in use, and the caller must not wait")]
+    Contended,
+}
+
+/// Why frames are not mapped. Nothing remains of the attempt but what waits for a shootdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapAreaError {
+    /// No addresses.
+    #[error(transparent)]
+    Alloc(#[from] AllocAreaError),
+    /// The machine did not map some of them.
+    #[error("page {index} cannot be mapped")]
+    Map {
+        /// The first page of the area that is not mapped.
+        index: u64,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+}
+
+/// Why an area is not unmapped, or not purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VunmapError {
+    /// No area begins there.
+    #[error("no area begins at {address}")]
+    NoSuchArea {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// It was unmapped before; its addresses have not been given out again yet.
+    #[error("the area at {address} is unmapped already")]
+    AlreadyUnmapped {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// It belongs to somebody who unmaps it himself.
+    #[error("the area at {address} is not to be unmapped by its address")]
+    Held {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// The machine refused: it is still mapped, try again.
+    #[error("the machine did not take the area at {address} down")]
+    Refused {
+        /// The address.
+        address: VirtAddr,
+        /// Why.
+        #[source]
+        source: UnmapError,
+    },
+    /// The area is unmapped, but a shootdown failed that was due: what it covered is lost.
+    #[error("unmapped; but the shootdown of what was waiting failed")]
+    Unproved(#[source] UnmapError),
+}
+
+/// How much waits for a shootdown, told to somebody who cannot make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "over the cap, somebody who may sleep should purge"]
+pub enum Backlog {
+    /// At most the cap.
+    UnderCap,
+    /// More than the cap: whoever may sleep next purges.
+    OverCap {
+        /// Pages that wait.
+        lazy: u64,
+        /// The cap, in pages.
+        cap: u64,
+    },
+}
+
+impl<S: Vspace> AreaSpace<S> {
+    /// All of `space`, with nothing in it.
+    pub fn new(space: S, config: VmallocConfig) -> Self {
+        let whole = Span::new(0, space.len().get() / PAGE_SIZE);
+        let nodes = (0..config.nodes.max(1)).map(|_| Node::new()).collect();
+        let ram = RamBlocks::new(space.cpus(), config.ram_block);
+        AreaSpace {
+            space,
+            config,
+            tag: SpaceTag::next(),
+            whole,
+            nodes,
+            free: Mutex::new(FreeTree::of(whole)),
+            lazy_pages: AtomicU64::new(0),
+            deferred: SegQueue::new(),
+            purge: PurgeState::default(),
+            ram,
+        }
+    }
+
+    /// The space that the areas are in.
+    pub fn space(&self) -> &S {
+        &self.space
+    }
+
+    /// The first address of `area`.
+    pub fn address(&self, area: &Area) -> VirtAddr {
+        self.address_of(area.span.first())
+    }
+
+    pub(crate) fn address_of(&self, page: PageNumber) -> VirtAddr {
+        self.space.address(offset(page))
+    }
+
+    /// The page that `address` is in.
+    pub(crate) fn page_of(&self, address: VirtAddr) -> Option<PageNumber> {
+        Some(self.space.offset_of(address)?.get() / PAGE_SIZE)
+    }
+
+    /// Takes addresses for `pages` pages and a guard page; the first is a multiple of 2^`align` pages from the beginning of the
+    /// space.
+    ///
+    /// # Errors
+    ///
+    /// See [`AllocAreaError`]. Who may sleep has purged, then.
+    #[track_caller]
+    pub fn alloc(
+        &self,
+        context: Context<'_>,
+        pages: FrameCount,
+        align: Order,
+        kind: AreaKind,
+    ) -> Result<Area, AllocAreaError> {
+        let caller = Location::caller();
+        if let Context::MaySleep(ctx) = context {
+            self.catch_up(ctx);
+        }
+        if pages.is_zero() {
+            return Err(AllocAreaError::Empty);
+        }
+        let guard = self.guard();
+        let most = self.whole.pages().saturating_sub(guard);
+        if pages.get() > most {
+            return Err(AllocAreaError::TooMany {
+                asked: pages.get(),
+                most,
+            });
+        }
+        let wanted = pages.get() + guard;
+        let align = align.frames().get();
+        let span = match (self.take(context, wanted, align), context) {
+            (Err(AllocAreaError::NoSpace { .. }), Context::MaySleep(ctx)) => {
+                // What cannot be proved gone is quarantined: there is nothing more that this caller could do about it.
+                let _ = self.purge_to(ctx, Depth::Everything);
+                self.take(context, wanted, align)?
+            }
+            (taken, _) => taken?,
+        };
+        let home = self.here();
+        let record = Record {
+            span,
+            pages: pages.get(),
+            kind,
+            caller,
+            referenced: 0,
+            home,
+            state: State::Held,
+        };
+        let Some(mut areas) = self.lock(context, &self.node_of(span.first()).areas) else {
+            self.deferred.push(Deferred::Never(span));
+            return Err(AllocAreaError::Contended);
+        };
+        let before = areas.records.insert(span.first(), record);
+        drop(areas);
+        debug_assert!(before.is_none(), "addresses in two areas");
+        self.nodes[usize::from(home)].counts.allocated.add(1);
+        Ok(Area {
+            tag: self.tag,
+            span,
+            pages: pages.get(),
+            mapped: 0,
+            home,
+        })
+    }
+
+    /// Makes `runs` appear one behind the other in the pages of `area` that have not been mapped yet.
+    ///
+    /// # Errors
+    ///
+    /// The first page that is not mapped, and why; those before it are, and stay until the area is unmapped.
+    ///
+    /// # Panics
+    ///
+    /// There are more frames than pages left, or the area is another space's.
+    pub fn map(
+        &self,
+        area: &mut Area,
+        runs: impl IntoIterator<Item = PfnRange>,
+        protection: Protection,
+    ) -> Result<(), MapAreaError> {
+        assert_eq!(area.tag, self.tag, "an area of another space");
+        for run in runs {
+            let count = run.count().get();
+            assert!(
+                count <= area.pages - area.mapped,
+                "{count} frames for the {} pages that are left of an area",
+                area.pages - area.mapped
+            );
+            if count == 0 {
+                continue;
+            }
+            let at = offset(area.span.first() + area.mapped);
+            self.space
+                .map(at, run, protection)
+                .map_err(|source| MapAreaError::Map {
+                    index: area.mapped,
+                    source,
+                })?;
+            area.mapped += count;
+        }
+        Ok(())
+    }
+
+    /// Takes addresses for `pages` pages, and maps `runs` there. From then on the area is known by its address, and
+    /// [`unmap_at`](Self::unmap_at) ends it.
+    ///
+    /// # Errors
+    ///
+    /// See [`MapAreaError`]. `owned` is released all the same: at once, or after the shootdown of what was mapped of it.
+    ///
+    /// # Panics
+    ///
+    /// The runs do not have `pages` frames.
+    #[track_caller]
+    pub fn map_runs(
+        &self,
+        context: Context<'_>,
+        pages: FrameCount,
+        runs: impl IntoIterator<Item = PfnRange>,
+        protection: Protection,
+        kind: AreaKind,
+        owned: Box<dyn Release>,
+    ) -> Result<VirtAddr, MapAreaError> {
+        let mut area = match self.alloc(context, pages, Order::ZERO, kind) {
+            Ok(area) => area,
+            Err(error) => {
+                self.count_failure();
+                self.never_mapped(context, Holds::new(owned));
+                return Err(error.into());
+            }
+        };
+        match self.map(&mut area, runs, protection) {
+            Ok(()) => {
+                assert_eq!(area.mapped, area.pages, "frames for the pages of an area");
+                Ok(self.publish(area, 0, owned))
+            }
+            Err(error) => {
+                self.count_failure();
+                if let Err((area, owned, _)) = self.unmap(context, area, owned) {
+                    // Still mapped, and nobody knows it but the books: there it stays, to be unmapped by its address.
+                    self.publish(area, 0, owned);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands `area` and what it owns over to whoever knows its address. `referenced` of its pages are so through their
+    /// descriptors; that is for the listing.
+    ///
+    /// # Panics
+    ///
+    /// Nothing has been mapped in it, or it is another space's.
+    pub fn publish(&self, area: Area, referenced: u64, owned: Box<dyn Release>) -> VirtAddr {
+        assert_eq!(area.tag, self.tag, "an area of another space");
+        assert!(area.mapped > 0, "an area without a mapped page");
+        let page = area.span.first();
+        let mut areas = self.node_of(page).areas.lock();
+        if let Some(record) = areas.records.get_mut(&page) {
+            record.pages = area.mapped;
+            record.referenced = referenced;
+            record.state = State::Busy(Holds::new(owned));
+        }
+        drop(areas);
+        self.address_of(page)
+    }
+
+    /// Takes `area` out of the page table. Its addresses, and `owned`, wait for the next purge; one is made now if `context` may sleep
+    /// and the cap is passed. An area that was never mapped is given back at once.
+    ///
+    /// # Errors
+    ///
+    /// The machine refused; all is as it was.
+    pub fn unmap(
+        &self,
+        context: Context<'_>,
+        area: Area,
+        owned: Box<dyn Release>,
+    ) -> Result<(), (Area, Box<dyn Release>, UnmapError)> {
+        assert_eq!(area.tag, self.tag, "an area of another space");
+        let first = area.span.first();
+        if area.mapped == 0 {
+            let removed = match self.lock(context, &self.node_of(first).areas) {
+                Some(mut areas) => areas.records.remove(&first).is_some(),
+                None => false,
+            };
+            if removed {
+                self.give(context, area.home, area.span);
+            } else {
+                // The record stays and says `Held`: whoever may wait removes it.
+                self.deferred.push(Deferred::Never(area.span));
+            }
+            self.never_mapped(context, Holds::new(owned));
+            return Ok(());
+        }
+        let doomed = Doomed::Area {
+            span: area.span,
+            holds: Holds::new(owned),
+        };
+        match self
+            .space
+            .take_down(area.span.head(area.mapped).range(), doomed)
+        {
+            Ok(unflushed) => {
+                self.bury(context, area.span, unflushed);
+                if let Context::MaySleep(ctx) = context {
+                    // Told by the counters: the area is unmapped whatever comes of it.
+                    let _ = self.purge_if_due(ctx);
+                }
+                Ok(())
+            }
+            Err((Doomed::Area { holds, .. }, error)) => Err((area, holds.into_inner(), error)),
+            Err((Doomed::Ram(_), _)) => unreachable!("an area came back as something else"),
+        }
+    }
+
+    /// [`unmap`](Self::unmap) of a published area, by its first address.
+    ///
+    /// # Errors
+    ///
+    /// See [`VunmapError`].
+    pub fn unmap_at(&self, ctx: &MaySleep, address: VirtAddr) -> Result<(), VunmapError> {
+        self.catch_up(ctx);
+        let page = self.first_page(address)?;
+        self.unmap_page(Context::MaySleep(ctx), page)?;
+        self.purge_if_due(ctx).map_err(VunmapError::Unproved)
+    }
+
+    /// [`unmap_at`](Self::unmap_at) for those who must not wait: sends nothing, and waits for nobody. If the books are in use, the
+    /// whole unmapping is left to the next who may sleep.
+    ///
+    /// # Errors
+    ///
+    /// See [`VunmapError`]; an area that is left to others is not looked at here.
+    pub fn unmap_at_atomic(&self, address: VirtAddr) -> Result<Backlog, VunmapError> {
+        let page = self.first_page(address)?;
+        self.unmap_page(Context::Atomic, page)?;
+        Ok(self.backlog())
+    }
+
+    /// How much waits for a shootdown.
+    pub fn backlog(&self) -> Backlog {
+        let lazy = self.lazy_pages.load(Ordering::Relaxed);
+        let cap = self.cap();
+        if lazy > cap {
+            Backlog::OverCap { lazy, cap }
+        } else {
+            Backlog::UnderCap
+        }
+    }
+
+    /// The area that `address` is in, guard page included.
+    pub fn find(&self, address: VirtAddr) -> Option<AreaInfo> {
+        let page = self.page_of(address)?;
+        self.look(page, |record| self.info(record))
+    }
+
+    /// All areas, by address.
+    pub fn areas(&self) -> Vec<AreaInfo> {
+        let mut all: Vec<_> = self
+            .nodes
+            .iter()
+            .flat_map(|node| {
+                let areas = node.areas.lock();
+                areas
+                    .records
+                    .values()
+                    .map(|record| self.info(record))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        all.sort_unstable_by_key(|info| info.start);
+        all
+    }
+
+    /// What has been done so far.
+    pub fn counters(&self) -> AreaCounters {
+        let mut sum = AreaCounters {
+            lazy_pages: self.lazy_pages.load(Ordering::Relaxed),
+            purges: self.purge.counts.purges.get(),
+            purged_areas: self.purge.counts.areas.get(),
+            purged_pages: self.purge.counts.pages.get(),
+            purged_ranges: self.purge.counts.ranges.get(),
+            purged_full: self.purge.counts.full.get(),
+            quarantined_areas: self.purge.counts.quarantined_areas.get(),
+            quarantined_pages: self.purge.counts.quarantined_pages.get(),
+            ..AreaCounters::default()
+        };
+        for Node { counts, .. } in &self.nodes {
+            sum.allocated += counts.allocated.get();
+            sum.pool_hits += counts.pool_hits.get();
+            sum.refills += counts.refills.get();
+            sum.unmapped += counts.unmapped.get();
+            sum.deferred += counts.deferred.get();
+            sum.failed += counts.failed.get();
+            sum.ram_mapped += counts.ram_mapped.get();
+            sum.ram_unmapped += counts.ram_unmapped.get();
+            sum.ram_blocks += counts.ram_blocks.get();
+        }
+        sum
+    }
+
+    // ---- below: the steps ----
+
+    /// Pages behind each area that are never mapped.
+    pub(crate) fn guard(&self) -> u64 {
+        u64::from(self.config.guard && !Mutant::GuardPageMissing.active())
+    }
+
+    /// The most pages that may wait.
+    pub(crate) fn cap(&self) -> u64 {
+        self.config.lazy_max.get() / PAGE_SIZE
+    }
+
+    /// The node of the caller's CPU.
+    pub(crate) fn here(&self) -> u16 {
+        let cpu = self.space.current().index();
+        u16::try_from(cpu % self.nodes.len()).unwrap_or(0)
+    }
+
+    pub(crate) fn count(&self) -> &crate::area::counters::Counts {
+        &self.nodes[usize::from(self.here())].counts
+    }
+
+    pub(crate) fn count_failure(&self) {
+        self.count().failed.add(1);
+    }
+
+    /// The node that has the areas that begin at `page` in its books.
+    pub(crate) fn node_of(&self, page: PageNumber) -> &Node {
+        let zone = page / ZONE % self.nodes.len() as u64;
+        &self.nodes[zone as usize]
+    }
+
+    /// A lock; `None` if the caller must not wait and it is held.
+    pub(crate) fn lock<'a, T>(
+        &self,
+        context: Context<'_>,
+        mutex: &'a Mutex<T>,
+    ) -> Option<MutexGuard<'a, T>> {
+        match context {
+            Context::MaySleep(_) => Some(mutex.lock()),
+            Context::Atomic => (0..ATOMIC_TURNS).find_map(|turn| {
+                let guard = mutex.try_lock();
+                if guard.is_none() {
+                    self.space.relax(turn);
+                }
+                guard
+            }),
+        }
+    }
+
+    /// Addresses that nobody has: from the pool of the caller's node; from the tree, a few at once, if the pool has none.
+    fn take(&self, context: Context<'_>, pages: u64, align: u64) -> Result<Span, AllocAreaError> {
+        let node = &self.nodes[usize::from(self.here())];
+        if pages <= POOLED_MOST {
+            let pooled = self
+                .lock(context, &node.pools)
+                .and_then(|mut pools| pools.take(pages, align));
+            if let Some(span) = pooled {
+                node.counts.pool_hits.add(1);
+                return Ok(span);
+            }
+        }
+        node.counts.refills.add(1);
+        let Some(mut free) = self.lock(context, &self.free) else {
+            return Err(AllocAreaError::Contended);
+        };
+        // A zone at a time, unless that is more than there is in one piece.
+        let several = ZONE / pages;
+        let refill = match context {
+            Context::MaySleep(_) if several > 1 => free.take(pages * several, align),
+            _ => None,
+        };
+        if let Some(refill) = refill {
+            drop(free);
+            let mut pools = node.pools.lock();
+            for n in 1..several {
+                let one = Span::new(refill.first() + n * pages, pages);
+                if let Err(one) = pools.give(one) {
+                    unreachable!("{one:?} fits into a zone, but not into a pool");
+                }
+            }
+            return Ok(refill.head(pages));
+        }
+        if let Some(span) = free.take(pages, align) {
+            return Ok(span);
+        }
+        let (pages_free, largest) = (free.pages(), free.largest());
+        drop(free);
+        Err(AllocAreaError::NoSpace {
+            asked: pages,
+            free: pages_free,
+            largest,
+            lazy: self.lazy_pages.load(Ordering::Relaxed),
+            quarantined: self.purge.counts.quarantined_pages.get(),
+        })
+    }
+
+    /// Gives addresses back that are flushed, or that were never mapped.
+    pub(crate) fn give(&self, context: Context<'_>, home: u16, span: Span) {
+        let kept = match self.lock(context, &self.nodes[usize::from(home)].pools) {
+            Some(mut pools) => pools.give(span),
+            None => Err(span),
+        };
+        if let Err(span) = kept {
+            match self.lock(context, &self.free) {
+                Some(mut free) => free.give(span),
+                None => self.deferred.push(Deferred::Never(span)),
+            }
+        }
+    }
+
+    /// Releases what nothing was ever mapped for.
+    pub(crate) fn never_mapped(&self, context: Context<'_>, holds: Holds) {
+        match context {
+            Context::MaySleep(ctx) => holds.release(&Unreachable::proved(), ctx),
+            Context::Atomic => self.deferred.push(Deferred::Release(holds)),
+        }
+    }
+
+    /// The first page of the area that is said to begin at `address`.
+    fn first_page(&self, address: VirtAddr) -> Result<PageNumber, VunmapError> {
+        match self.space.offset_of(address) {
+            Some(at) if at.get().is_multiple_of(PAGE_SIZE) => Ok(at.get() / PAGE_SIZE),
+            _ => Err(VunmapError::NoSuchArea { address }),
+        }
+    }
+
+    /// Takes a published area out of the page table.
+    pub(crate) fn unmap_page(
+        &self,
+        context: Context<'_>,
+        page: PageNumber,
+    ) -> Result<(), VunmapError> {
+        let address = self.address_of(page);
+        let Some(mut areas) = self.lock(context, &self.node_of(page).areas) else {
+            self.count().deferred.add(1);
+            self.deferred.push(Deferred::Unmap(page));
+            return Ok(());
+        };
+        let Some(record) = areas.records.get_mut(&page) else {
+            return Err(VunmapError::NoSuchArea { address });
+        };
+        let holds = match core::mem::replace(&mut record.state, State::Leaving) {
+            State::Busy(holds) => holds,
+            other => {
+                let held = matches!(other, State::Held);
+                record.state = other;
+                return Err(if held {
+                    VunmapError::Held { address }
+                } else {
+                    VunmapError::AlreadyUnmapped { address }
+                });
+            }
+        };
+        let (span, pages) = (record.span, record.pages);
+        drop(areas);
+        let doomed = Doomed::Area { span, holds };
+        match self.space.take_down(span.head(pages).range(), doomed) {
+            Ok(unflushed) => {
+                self.bury(context, span, unflushed);
+                Ok(())
+            }
+            Err((doomed, source)) => {
+                if let Doomed::Area { holds, .. } = doomed {
+                    self.restore(context, page, holds);
+                }
+                Err(VunmapError::Refused { address, source })
+            }
+        }
+    }
+
+    /// An area that could not be unmapped is in use again.
+    pub(crate) fn restore(&self, context: Context<'_>, page: PageNumber, holds: Holds) {
+        match self.lock(context, &self.node_of(page).areas) {
+            Some(mut areas) => {
+                if let Some(record) = areas.records.get_mut(&page) {
+                    record.state = State::Busy(holds);
+                }
+            }
+            None => self.deferred.push(Deferred::Restore(page, holds)),
+        }
+    }
+
+    /// Puts what is no longer in the page table where the next purge finds it.
+    fn bury(&self, context: Context<'_>, span: Span, unflushed: Unflushed<Doomed>) {
+        self.count().unmapped.add(1);
+        // Before it can be found, so that the purge that finds it does not take away more than there is.
+        self.lazy_pages.fetch_add(span.pages(), Ordering::Relaxed);
+        self.inter(context, span, unflushed);
+    }
+
+    /// The second half of `bury`, which may have to be put off.
+    pub(crate) fn inter(&self, context: Context<'_>, span: Span, unflushed: Unflushed<Doomed>) {
+        let first = span.first();
+        let Some(mut areas) = self.lock(context, &self.node_of(first).areas) else {
+            self.count().deferred.add(1);
+            self.deferred.push(Deferred::Lazy(unflushed));
+            return;
+        };
+        if let Some(record) = areas.records.get_mut(&first) {
+            record.state = State::Lazy;
+        }
+        areas.lazy.push(unflushed);
+        if Mutant::RangeReusedBeforeFlush.active() {
+            let record = areas.records.remove(&first);
+            drop(areas);
+            if let Some(Record { home, span, .. }) = record {
+                self.give(context, home, span);
+            }
+        }
+    }
+
+    /// What every call that may sleep does first: finish what others could not, and purge if too much waits.
+    pub(crate) fn catch_up(&self, ctx: &MaySleep) {
+        if !self.deferred.is_empty() {
+            self.drain(ctx);
+        }
+        // Told by the counters: it is not this caller's area that could not be proved gone.
+        let _ = self.purge_if_over(ctx);
+    }
+
+    /// Does what was put off.
+    pub(crate) fn drain(&self, ctx: &MaySleep) {
+        let context = Context::MaySleep(ctx);
+        // What is put off again is for the next time: an unmapping that is refused each time must not keep us here.
+        for _ in 0..self.deferred.len() {
+            match self.deferred.pop() {
+                Some(Deferred::Unmap(page)) => {
+                    if let Err(VunmapError::Refused { .. }) = self.unmap_page(context, page) {
+                        self.deferred.push(Deferred::Unmap(page));
+                    }
+                }
+                Some(Deferred::Lazy(unflushed)) => {
+                    let first = unflushed.range().start().get() / PAGE_SIZE;
+                    // Its length does not matter: its pages are counted, and its record is found by the first of them.
+                    self.inter(context, Span::new(first, 1), unflushed);
+                }
+                Some(Deferred::Restore(page, holds)) => self.restore(context, page, holds),
+                Some(Deferred::Never(span)) => {
+                    let first = span.first();
+                    self.node_of(first).areas.lock().records.remove(&first);
+                    self.free.lock().give(span);
+                }
+                Some(Deferred::Release(holds)) => self.never_mapped(context, holds),
+                None => return,
+            }
+        }
+    }
+
+    fn purge_if_over(&self, ctx: &MaySleep) -> Result<(), UnmapError> {
+        match self.backlog() {
+            Backlog::OverCap { .. } if !Mutant::LazyListOverCap.active() => {
+                self.purge_to(ctx, Depth::Quarter).map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn purge_if_due(&self, ctx: &MaySleep) -> Result<(), UnmapError> {
+        if self.config.always_eager {
+            self.purge_to(ctx, Depth::Quarter).map(|_| ())
+        } else {
+            self.purge_if_over(ctx)
+        }
+    }
+
+    /// Asks the record of the area that has `page`.
+    pub(crate) fn look<R>(&self, page: PageNumber, ask: impl Fn(&Record) -> R) -> Option<R> {
+        let nodes = self.nodes.len();
+        let zone = (page / ZONE % nodes as u64) as usize;
+        // It begins in this zone, or in one before it.
+        (0..nodes).find_map(|back| {
+            let areas = self.nodes[(zone + nodes - back) % nodes].areas.lock();
+            let (_, record) = areas.records.range(..=page).next_back()?;
+            (page < record.span.end()).then(|| ask(record))
+        })
+    }
+
+    pub(crate) fn info(&self, record: &Record) -> AreaInfo {
+        AreaInfo {
+            start: self.address_of(record.span.first()),
+            end: self.address_of(record.span.end()),
+            pages: FrameCount::new(record.pages),
+            referenced: FrameCount::new(record.referenced),
+            kind: record.kind,
+            state: match record.state {
+                State::Held | State::Busy(_) => AreaState::Busy,
+                State::Leaving | State::Lazy => AreaState::Lazy,
+                State::Quarantined => AreaState::Quarantined,
+            },
+            caller: record.caller,
+        }
+    }
+}
+
+impl<S: Vspace> fmt::Debug for AreaSpace<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AreaSpace")
+            .field("config", &self.config)
+            .field("pages", &self.whole.pages())
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}
