@@ -5,6 +5,7 @@ extern crate alloc;
 
 mod behaviour;
 mod corpus;
+mod crowd;
 mod disk;
 mod kernel;
 mod kernel_zram;

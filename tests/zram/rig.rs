@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use pageless::fault::host::{HostFrames, HostRam, HostVspace};
 use pageless::fault::shootdown::CpuId;
 use pageless::fault::sim::{SimConfig, SimMachine, SimRam, SimVspace};
-use pageless::fault::{FrameMemory, MaySleep, Vspace, WindowLen, WindowOffset, WindowRange};
+use pageless::fault::{Cpus, FrameMemory, MaySleep, Vspace, WindowLen, WindowOffset, WindowRange};
 use pageless::pfn::{FrameCount, Pfn, PfnRange};
 use pageless::vmap::frames::Gfp;
 use pageless::vmap::zsmalloc::{Frame, FrameSource, NoFrame, PairWindows};
@@ -18,6 +18,9 @@ pub(crate) trait Rig: Sized + 'static {
 
     /// Runs `test` with `frames` frames of memory, all of which are back afterwards.
     fn run(frames: u64, test: impl FnOnce(&Frames<'_, Self>));
+
+    /// Where the threads of a crowd run: each on a CPU of its own, if the machine has any to give.
+    fn on_cpu(space: &Self::Space, cpu: u16, body: impl FnOnce());
 }
 
 /// Room for some windows of two pages.
@@ -38,6 +41,10 @@ impl Rig for Host {
         let ram = HostRam::new(range).unwrap();
         let space = HostVspace::reserve(HostFrames::of_ram(&ram).unwrap(), len()).unwrap();
         Frames::run(&ram, &space, test);
+    }
+
+    fn on_cpu(_: &HostVspace, _: u16, body: impl FnOnce()) {
+        body();
     }
 }
 
@@ -60,6 +67,11 @@ impl Rig for Sim {
             .run_on(CpuId::new(0), |_| Frames::run(&ram, &space, test))
             .unwrap();
         assert_eq!(machine.stale_hits(), 0, "{:?}", machine.incidents());
+    }
+
+    fn on_cpu(space: &SimVspace, cpu: u16, body: impl FnOnce()) {
+        let cpu = CpuId::new(cpu);
+        space.machine().run_on(cpu, |_| body()).unwrap();
     }
 }
 
@@ -95,6 +107,28 @@ impl<'m, R: Rig> Frames<'m, R> {
         PairWindows::new(self.space, range)
     }
 
+    /// Runs `body` in as many threads at the same time, and waits for them: as a CPU waits, that serves the others' shootdowns.
+    pub(crate) fn crowd(&self, threads: u16, body: impl Fn(u16) + Sync) {
+        let left = AtomicU64::new(threads.into());
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let (body, left) = (&body, &left);
+                scope.spawn(move || {
+                    // Also if it panics: nobody would end otherwise.
+                    let _last = OnDrop(|| {
+                        left.fetch_sub(1, Ordering::Release);
+                    });
+                    R::on_cpu(self.space, thread + 1, || body(thread));
+                });
+            }
+            let mut turn = 0_u32;
+            while left.load(Ordering::Acquire) != 0 {
+                self.memory.relax(turn);
+                turn = turn.saturating_add(1);
+            }
+        });
+    }
+
     /// From now on there are only so many more, whatever comes back.
     pub(crate) fn leave(&self, frames: u64) {
         self.left.store(frames, Ordering::Relaxed);
@@ -126,4 +160,12 @@ impl<R: Rig> FrameSource for Frames<'_, R> {
 /// The right to sleep, of a test.
 pub(crate) fn ctx() -> MaySleep {
     MaySleep::claim()
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
