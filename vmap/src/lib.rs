@@ -38,6 +38,8 @@ extern crate alloc;
 
 pub mod area;
 pub mod compound;
+pub mod compress;
 pub mod frames;
 mod mutant;
+pub mod zcache;
 pub mod zsmalloc;
