@@ -40,6 +40,13 @@ pub mod area;
 pub mod compound;
 pub mod compress;
 pub mod frames;
+#[cfg(all(
+    feature = "std",
+    not(loom),
+    target_os = "linux",
+    target_arch = "x86_64"
+))]
+pub mod host;
 mod mutant;
 pub mod zcache;
 pub mod zsmalloc;
