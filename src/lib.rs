@@ -20,6 +20,7 @@ extern crate alloc;
 
 pub mod job;
 pub mod run;
+pub mod zram;
 
 pub use pageless_block as block;
 pub use pageless_fault as fault;

@@ -19,18 +19,21 @@ pub(crate) enum Mutant {
     HeadTornDownFirst,
     /// Ending a virtual block shoots its mapping down at once, wherever that is.
     FreeInAtomicShoots,
+    /// A window that was one CPU's goes to another with no more than the local flush behind it.
+    LocalFlushSharedWindow,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// Every mutant.
-    const ALL: [Mutant; 6] = [
+    const ALL: [Mutant; 7] = [
         Mutant::RangeReusedBeforeFlush,
         Mutant::GuardPageMissing,
         Mutant::LazyListOverCap,
         Mutant::ReferenceNotTaken,
         Mutant::HeadTornDownFirst,
         Mutant::FreeInAtomicShoots,
+        Mutant::LocalFlushSharedWindow,
     ];
 
     /// What `PAGELESS_MUTANT` calls it.
@@ -42,6 +45,7 @@ impl Mutant {
             Mutant::ReferenceNotTaken => "reference-not-taken",
             Mutant::HeadTornDownFirst => "head-torn-down-first",
             Mutant::FreeInAtomicShoots => "free-in-atomic-shoots",
+            Mutant::LocalFlushSharedWindow => "local-flush-shared-window",
         }
     }
 

@@ -1,6 +1,7 @@
 //! The vmalloc address space: frames of all kinds, seen in one piece.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -37,7 +38,7 @@ use crate::mutant::Mutant;
 ///
 /// Linux: mm/vmalloc.c.
 pub struct Vmalloc<S: Vspace, D: Descriptors> {
-    areas: AreaSpace<S>,
+    areas: Arc<AreaSpace<S>>,
     descriptors: D,
 }
 
@@ -86,14 +87,16 @@ impl From<MapAreaError> for VmapError {
 impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
     /// All of `space`. `descriptors` has those of the frames that have one.
     pub fn new(space: S, descriptors: D, config: VmallocConfig) -> Self {
-        Vmalloc {
-            areas: AreaSpace::new(space, config),
-            descriptors,
-        }
+        Self::over(Arc::new(AreaSpace::new(space, config)), descriptors)
+    }
+
+    /// The same over addresses that others take from as well: there is one such space in a machine.
+    pub fn over(areas: Arc<AreaSpace<S>>, descriptors: D) -> Self {
+        Vmalloc { areas, descriptors }
     }
 
     /// The addresses, for those who keep what they map themselves.
-    pub fn area_space(&self) -> &AreaSpace<S> {
+    pub fn area_space(&self) -> &Arc<AreaSpace<S>> {
         &self.areas
     }
 
@@ -133,7 +136,7 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
             }
         };
         let referenced = references.len() as u64;
-        match self.areas.map(&mut area, Runs(frames), protection) {
+        match self.areas.map(context, &mut area, Runs(frames), protection) {
             Ok(()) => Ok(self.areas.publish(area, referenced, Box::new(references))),
             Err(error) => {
                 self.areas.count_failure();

@@ -6,7 +6,7 @@
     reason = "what is shown is memory that others could write"
 )]
 
-use pageless_fault::{FrameMemory, NoSuchFrame};
+use pageless_fault::{FrameMemory, NoSuchFrame, Untranslated, Vspace, WindowOffset};
 
 use super::error::AccessError;
 use super::handle::Handle;
@@ -123,8 +123,21 @@ impl Held<'_> {
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, NoSuchFrame> {
         // SAFETY: the bytes are those of an object that `self` holds. Whoever writes them needs it held alone, which nobody gets
-        // meanwhile; and where `self` holds it alone, writing takes `&mut self`. Compaction moves no held object, and its zspage's frames, which the source has handed out to nobody
-        // else, go back when the last object is gone.
+        // meanwhile; and where it is `self` that holds it alone, writing takes `&mut self`. Compaction moves no held object, and the
+        // frames, which the source has handed out to nobody else, go back when the last object of their zspage has been freed, which
+        // takes it held alone as well.
         unsafe { memory.view(self.span.first, self.span.first_len, look) }
+    }
+
+    /// Shows the whole object through `space`, where it is mapped from `at` on.
+    pub(super) fn view_mapped<S: Vspace, R>(
+        &self,
+        space: &S,
+        at: WindowOffset,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Untranslated> {
+        // SAFETY: for the bytes see `view_first`. The pages at `at` are in a window of one CPU, and whoever calls has its mapping
+        // borrowed, which only its drop takes away; nobody else is given that range.
+        unsafe { space.view(at, self.span.len(), look) }
     }
 }

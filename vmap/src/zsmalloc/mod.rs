@@ -23,6 +23,7 @@
 //! |---|---|---|
 //! | [`with_copy`](Zsmalloc::with_copy) | a copy of the object | everybody |
 //! | [`segments`](Zsmalloc::segments) | nothing | who can work on two pieces |
+//! | [`PairWindow::map`] | two page-table entries and a flush on this CPU | who needs one piece, or writes in place |
 //!
 //! An object that lies within one frame is shown in place by all of them.
 //!
@@ -71,6 +72,7 @@ mod class;
 mod compact;
 mod error;
 mod handle;
+mod pair;
 mod pool;
 mod slot;
 mod source;
@@ -85,6 +87,7 @@ pub use class::{
 };
 pub use error::{AccessError, FreeRefused, MallocError, NotFreed};
 pub use handle::Handle;
+pub use pair::{ClaimError, MapPolicy, PairError, PairMapping, PairWindow, PairWindows};
 pub use pool::Zsmalloc;
 pub use source::{Frame, FrameSource, NoFrame};
 pub use stats::{ClassStats, PoolStats};

@@ -131,12 +131,13 @@ impl<'p> Pin<'p> {
     /// Holds it alone, unless anybody holds it now.
     pub(super) fn try_alone(slot: &'p AtomicU64) -> Option<Self> {
         let word = slot.load(Ordering::Relaxed);
+        if word & PINS != 0 {
+            return None;
+        }
         // Acquire: as in `take`.
-        (word & PINS == 0
-            && slot
-                .compare_exchange(word, word | ALONE, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok())
-        .then_some(Pin {
+        slot.compare_exchange(word, word | ALONE, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
+        Some(Pin {
             slot,
             location: Location::of(word),
             alone: true,

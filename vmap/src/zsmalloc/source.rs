@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use pageless_fault::FrameMemory;
 use pageless_pfn::Pfn;
 
-use crate::frames::Gfp;
+use crate::frames::{FrameAllocator, Gfp, Order, PageBlock};
 
 /// One frame, which belongs to whoever holds this. Dropped, it is lost: nobody uses it again.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,5 +78,24 @@ impl<F: FrameSource> FrameSource for Arc<F> {
 
     fn give_back(&self, frame: Frame) {
         (**self).give_back(frame);
+    }
+}
+
+impl<M: FrameMemory> FrameSource for FrameAllocator<M> {
+    type Memory = M;
+
+    fn memory(&self) -> &M {
+        self.memory()
+    }
+
+    fn take(&self, gfp: &Gfp<'_>) -> Result<Frame, NoFrame> {
+        match self.alloc(gfp, Order::ZERO) {
+            Ok(block) => Ok(Frame(block.pfn())),
+            Err(_) => Err(NoFrame),
+        }
+    }
+
+    fn give_back(&self, frame: Frame) {
+        self.free(PageBlock::new(frame.0, Order::ZERO));
     }
 }
