@@ -183,7 +183,7 @@ fn names_of_one_hash(pairs: u32) -> Vec<String> {
 #[test]
 fn names_that_share_a_hash_are_found_across_leaves() {
     let at = tempdir().unwrap();
-    let names = names_of_one_hash(11);
+    let names = names_of_one_hash(10);
     assert!(
         names
             .iter()
