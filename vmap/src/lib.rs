@@ -10,7 +10,10 @@
 extern crate alloc;
 
 pub mod area;
+pub mod buffer_pool;
 pub mod compound;
 pub mod frames;
 mod mutant;
+pub mod slab;
+pub mod wait_table;
 pub mod zsmalloc;
