@@ -19,6 +19,7 @@ mod recovery;
 mod scattered;
 mod tool;
 mod volumes;
+mod written;
 #[path = "../../examples/xfs_directory/xfs/mod.rs"]
 mod xfs;
 

@@ -39,6 +39,14 @@ impl Patched {
         self.len = len;
     }
 
+    /// Makes the image itself what this is.
+    pub(crate) fn save(&self, image: &Path) {
+        let file = File::options().write(true).open(image).unwrap();
+        for (block, bytes) in &self.blocks {
+            file.write_all_at(bytes, block * BLOCK).unwrap();
+        }
+    }
+
     /// Undoes all patches.
     pub(crate) fn restore(&mut self) {
         self.blocks.clear();
