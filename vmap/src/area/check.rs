@@ -18,7 +18,7 @@ impl<S: Vspace> AreaSpace<S> {
     ///
     /// What is wrong.
     pub fn self_check(&self) -> Result<(), &'static str> {
-        let _turn = self.purge.lock.lock();
+        let _turn = self.purge.turn(&self.space);
         let mut spans: Vec<Span> = Vec::new();
         {
             let free = self.free.lock();

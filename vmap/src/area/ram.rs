@@ -396,7 +396,8 @@ impl<S: Vspace> AreaSpace<S> {
             if frames.is_empty() {
                 continue;
             }
-            if let Err(source) = self.space.map(offset(at + mapped), frames, protection) {
+            let context = Context::MaySleep(ctx);
+            if let Err(source) = self.map_run(context, offset(at + mapped), frames, protection) {
                 self.count_failure();
                 self.undo_ram(run, mapped);
                 return Err(MapRamError::Map {

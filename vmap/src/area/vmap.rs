@@ -136,7 +136,7 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
             }
         };
         let referenced = references.len() as u64;
-        match self.areas.map(&mut area, Runs(frames), protection) {
+        match self.areas.map(context, &mut area, Runs(frames), protection) {
             Ok(()) => Ok(self.areas.publish(area, referenced, Box::new(references))),
             Err(error) => {
                 self.areas.count_failure();
