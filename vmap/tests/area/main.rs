@@ -100,3 +100,8 @@ mod sim_threads {
 mod sim_scheduled {
     catalogue!(crate::rig::sim::SimScheduledRig);
 }
+
+/// The same under every safe policy.
+mod sim_policies {
+    catalogue!(crate::rig::sim::SimPoliciesRig);
+}
