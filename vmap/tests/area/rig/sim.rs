@@ -81,6 +81,12 @@ fn safe() -> Vec<PolicyKind> {
     PolicyKind::ALL.iter().copied().filter(several).collect()
 }
 
+/// How many times as many schedules are to be run: `PAGELESS_SEEDS`.
+fn seeds() -> u64 {
+    let asked = std::env::var("PAGELESS_SEEDS").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
 fn threads(world: &World, _seed: u64, bodies: Vec<Body<'_>>) {
     let bodies = bodies
         .into_iter()
@@ -159,12 +165,12 @@ macro_rules! rig {
 
 rig! {
     /// Each CPU a thread.
-    SimThreadsRig, times 1, per mille 100, |_| PolicyKind::ConcurrentIpi, threads
+    SimThreadsRig, times seeds(), per mille 100, |_| PolicyKind::ConcurrentIpi, threads
 }
 
 rig! {
     /// All CPUs in one thread, interleaved from a seed.
-    SimScheduledRig, times 8, per mille 10, |_| PolicyKind::ConcurrentIpi, scheduled
+    SimScheduledRig, times 8 * seeds(), per mille 10, |_| PolicyKind::ConcurrentIpi, scheduled
 }
 
 rig! {
