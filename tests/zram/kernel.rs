@@ -1,14 +1,19 @@
 //! The same pages through the kernel's zram and through ours: what each needs to keep them.
 
+use alloc::collections::BTreeSet;
+
+use pageless::pfn::PAGE_SIZE;
 use pageless::vmap::compress::{Algorithm, Page};
+use pageless::vmap::zsmalloc::{ChainSize, ClassTable};
 use pageless::zram::MmStat;
 
 use crate::corpus;
 use crate::disk::{Disk, MOST, memory};
 use crate::kernel_zram::KernelZram;
+use crate::pages::Random;
 use crate::rig::{Host, Rig};
 
-/// Our memory for each stored byte is at most so many thousandths of the kernel's.
+/// Our memory for each stored byte is at most this much of the kernel's.
 const AT_MOST: f64 = 1.02;
 
 /// From each tree of the corpus, in bytes: below some MiB in all, what counts is how many size classes have a zspage that is hardly used.
@@ -64,4 +69,31 @@ fn we_need_at_most_a_fiftieth_more_memory_than_the_kernel() {
         assert_eq!(ours.same_pages, theirs.same_pages);
         assert!(ratio <= AT_MOST, "{algorithm}: {ratio:.4}");
     }
+}
+
+/// One page of each compressed size: as many frames as the size's class has in ours.
+#[test]
+fn an_object_of_each_size_takes_the_frames_that_it_takes_in_the_kernel() {
+    let Some(mut kernel) = KernelZram::claim() else {
+        return;
+    };
+    let classes = ClassTable::new(ChainSize::DEFAULT);
+    let mut random = Random::new(1);
+    let mut seen = BTreeSet::new();
+    for noise in (0..3700).step_by(41) {
+        let page = random.text(noise);
+        let Some(stat) = kernel.store(Algorithm::Lz4, [page].iter()) else {
+            return;
+        };
+        let size = stat.compr_data_size.get() as usize;
+        let class = classes.shapes()[classes.index_of(size).unwrap()];
+        assert_eq!(
+            stat.mem_used_total.get(),
+            u64::from(class.pages) * PAGE_SIZE,
+            "{size} bytes: a kernel built for other zspages than of at most {} frames?",
+            ChainSize::DEFAULT.get()
+        );
+        seen.insert(class.number);
+    }
+    assert!(seen.len() > 40, "{seen:?}");
 }

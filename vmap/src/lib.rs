@@ -37,9 +37,19 @@
 extern crate alloc;
 
 pub mod area;
+pub mod buffer_pool;
 pub mod compound;
 pub mod compress;
 pub mod frames;
+#[cfg(all(
+    feature = "std",
+    not(loom),
+    target_os = "linux",
+    target_arch = "x86_64"
+))]
+pub mod host;
 mod mutant;
 pub mod zcache;
+pub mod slab;
+pub mod wait_table;
 pub mod zsmalloc;

@@ -277,7 +277,7 @@ fn superblock(source: &mut impl Source) -> Result<Geometry, XfsError> {
         return Err(fields.bad("blocks of a group", value, "its logarithm is another one"));
     }
     let groups = geometry.blocks.div_ceil(geometry.group_blocks.into());
-    if groups != geometry.groups.into() {
+    if groups != u64::from(geometry.groups) {
         let value = geometry.groups.into();
         return Err(fields.bad("groups", value, "they do not cover the volume"));
     }
