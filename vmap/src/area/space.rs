@@ -287,18 +287,8 @@ impl<S: Vspace> AreaSpace<S> {
         if let Context::MaySleep(ctx) = context {
             self.catch_up(ctx);
         }
-        if pages.is_zero() {
-            return Err(AllocAreaError::Empty);
-        }
-        let guard = self.guard();
-        let most = self.whole.pages().saturating_sub(guard);
-        if pages.get() > most {
-            return Err(AllocAreaError::TooMany {
-                asked: pages.get(),
-                most,
-            });
-        }
-        let wanted = pages.get() + guard;
+        self.fits(pages)?;
+        let wanted = pages.get() + self.guard();
         let align = align.frames().get();
         let span = match (self.take(context, wanted, align), context) {
             (Err(AllocAreaError::NoSpace { .. }), Context::MaySleep(ctx)) => {
@@ -586,6 +576,7 @@ impl<S: Vspace> AreaSpace<S> {
             sum.refills += counts.refills.get();
             sum.unmapped += counts.unmapped.get();
             sum.deferred += counts.deferred.get();
+            sum.not_found += counts.not_found.get();
             sum.failed += counts.failed.get();
             sum.ram_mapped += counts.ram_mapped.get();
             sum.ram_unmapped += counts.ram_unmapped.get();
@@ -595,6 +586,16 @@ impl<S: Vspace> AreaSpace<S> {
     }
 
     // ---- below: the steps ----
+
+    /// Whether there could be an area of so many pages.
+    pub(crate) fn fits(&self, pages: FrameCount) -> Result<(), AllocAreaError> {
+        let most = self.whole.pages().saturating_sub(self.guard());
+        match pages.get() {
+            0 => Err(AllocAreaError::Empty),
+            asked if asked > most => Err(AllocAreaError::TooMany { asked, most }),
+            _ => Ok(()),
+        }
+    }
 
     /// Pages behind each area that are never mapped.
     pub(crate) fn guard(&self) -> u64 {
@@ -824,8 +825,13 @@ impl<S: Vspace> AreaSpace<S> {
         for _ in 0..self.deferred.len() {
             match self.deferred.pop() {
                 Some(Deferred::Unmap(page)) => {
-                    if let Err(VunmapError::Refused { .. }) = self.unmap_page(context, page) {
-                        self.deferred.push(Deferred::Unmap(page));
+                    match self.unmap_page(context, page) {
+                        Ok(()) => {}
+                        Err(VunmapError::Refused { .. }) => {
+                            self.deferred.push(Deferred::Unmap(page));
+                        }
+                        // Whoever asked has gone on long ago.
+                        Err(_) => self.count().not_found.add(1),
                     }
                 }
                 Some(Deferred::Lazy(unflushed)) => {
@@ -900,3 +906,6 @@ impl<S: Vspace> fmt::Debug for AreaSpace<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

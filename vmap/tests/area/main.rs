@@ -10,6 +10,7 @@ mod cap;
 mod exhaustion;
 mod guard_pages;
 mod injected_failures;
+mod interrupts_off;
 mod listing;
 mod mixed_lists;
 mod reading;
@@ -17,6 +18,7 @@ mod reuse;
 mod rig;
 mod small_mappings;
 mod storm;
+mod vmalloc;
 
 /// One `#[test]` for each test of each hazard, in a module named after the hazard.
 macro_rules! tests {
@@ -76,6 +78,9 @@ macro_rules! catalogue {
                 more_than_64_pages_are_refused;
             storm:
                 many_cpus_map_touch_and_unmap_at_once;
+            vmalloc:
+                memory_is_zeroed_written_in_one_piece_and_back_after_the_flush,
+                without_frames_nothing_is_left_behind_whichever_is_missing;
         }
     };
 }

@@ -39,10 +39,13 @@ impl Default for Size {
 
 /// What a test works with.
 pub(crate) struct World<R: Rig> {
-    pub(crate) pages: Pages<R::Memory, Failing<R::Space>, R::Window>,
+    pub(crate) pages: Arc<AllPages<R>>,
     pub(crate) ctx: MaySleep,
     pub(crate) rig: R,
 }
+
+pub(crate) type AllPages<R> =
+    Pages<<R as Rig>::Memory, Failing<<R as Rig>::Space>, <R as Rig>::Window>;
 
 pub(crate) type Block<'w, R> =
     Page<'w, <R as Rig>::Memory, Failing<<R as Rig>::Space>, <R as Rig>::Window>;
@@ -81,7 +84,7 @@ fn world<R: Rig>(
     let frames = Arc::new(FrameAllocator::new(Arc::new(memory), config).unwrap());
     let areas = AreaSpace::new(Failing::new(space), VmallocConfig::for_cpus(1));
     World {
-        pages: Pages::new(frames, Arc::new(memmap), Arc::new(areas)),
+        pages: Arc::new(Pages::new(frames, Arc::new(memmap), Arc::new(areas))),
         ctx: MaySleep::claim(),
         rig,
     }
