@@ -365,23 +365,24 @@ pub enum MapRamError {
 }
 
 impl<S: Vspace> AreaSpace<S> {
-    /// Makes `runs` appear one behind the other somewhere in a block of the caller's CPU.
+    /// Makes `runs`, which have `pages` frames, appear one behind the other somewhere in a block of the caller's CPU.
     ///
     /// # Errors
     ///
     /// See [`MapRamError`].
+    ///
+    /// # Panics
+    ///
+    /// The runs have more frames.
     #[track_caller]
     pub fn map_ram(
         &self,
         ctx: &MaySleep,
-        runs: impl IntoIterator<Item = PfnRange> + Clone,
+        pages: FrameCount,
+        runs: impl IntoIterator<Item = PfnRange>,
         protection: Protection,
     ) -> Result<RamMapping, MapRamError> {
-        let pages = runs
-            .clone()
-            .into_iter()
-            .map(|run| run.count().get())
-            .fold(0, u64::saturating_add);
+        let pages = pages.get();
         if pages == 0 {
             return Err(MapRamError::Empty);
         }
@@ -396,7 +397,10 @@ impl<S: Vspace> AreaSpace<S> {
             if frames.is_empty() {
                 continue;
             }
-            if let Err(source) = self.space.map(offset(at + mapped), frames, protection) {
+            let left = pages - mapped;
+            assert!(frames.count().get() <= left, "more frames than pages");
+            let context = Context::MaySleep(ctx);
+            if let Err(source) = self.map_run(context, offset(at + mapped), frames, protection) {
                 self.count_failure();
                 self.undo_ram(run, mapped);
                 return Err(MapRamError::Map {
@@ -544,3 +548,6 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -45,6 +45,12 @@ pub trait Release: Send {
     fn release(self: Box<Self>, proof: &Unreachable<'_>, ctx: &MaySleep);
 }
 
+impl fmt::Debug for dyn Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Release").finish_non_exhaustive()
+    }
+}
+
 /// Nothing is owned.
 impl Release for () {
     fn release(self: Box<Self>, _: &Unreachable<'_>, _: &MaySleep) {}

@@ -9,7 +9,8 @@ use crossbeam_queue::SegQueue;
 use pageless_fault::sync::atomic::{AtomicU64, Ordering};
 use pageless_fault::sync::{Mutex, MutexGuard};
 use pageless_fault::{
-    MapError, MaySleep, Protection, Unflushed, UnmapError, VirtAddr, Vspace, WindowRange,
+    MapError, MaySleep, Protection, Unflushed, UnmapError, VirtAddr, Vspace, WindowOffset,
+    WindowRange,
 };
 use pageless_pfn::{FrameCount, PAGE_SIZE, PfnRange};
 
@@ -17,7 +18,7 @@ use crate::area::config::VmallocConfig;
 use crate::area::counters::AreaCounters;
 use crate::area::free_tree::FreeTree;
 use crate::area::listing::{AreaInfo, AreaKind, AreaState};
-use crate::area::node::{Doomed, Node, Record, State};
+use crate::area::node::{Doomed, Node, Record, State, Waiting};
 use crate::area::pool::POOLED_MOST;
 use crate::area::purge::{Depth, PurgeState};
 use crate::area::ram::RamBlocks;
@@ -45,8 +46,8 @@ const ATOMIC_TURNS: u32 = 64;
 ///
 /// # Who waits for whom
 ///
-/// Locks are taken one at a time, but for the purge lock, under which the others are taken. Nothing is mapped, shot down or
-/// released under a lock of a node.
+/// Locks are taken one at a time, and nothing is mapped, shot down or released under one. One CPU at a time purges; who wants to purge
+/// meanwhile waits, and serves shootdowns while it does.
 pub struct AreaSpace<S: Vspace> {
     pub(crate) space: S,
     pub(crate) config: VmallocConfig,
@@ -286,18 +287,8 @@ impl<S: Vspace> AreaSpace<S> {
         if let Context::MaySleep(ctx) = context {
             self.catch_up(ctx);
         }
-        if pages.is_zero() {
-            return Err(AllocAreaError::Empty);
-        }
-        let guard = self.guard();
-        let most = self.whole.pages().saturating_sub(guard);
-        if pages.get() > most {
-            return Err(AllocAreaError::TooMany {
-                asked: pages.get(),
-                most,
-            });
-        }
-        let wanted = pages.get() + guard;
+        self.fits(pages)?;
+        let wanted = pages.get() + self.guard();
         let align = align.frames().get();
         let span = match (self.take(context, wanted, align), context) {
             (Err(AllocAreaError::NoSpace { .. }), Context::MaySleep(ctx)) => {
@@ -338,13 +329,15 @@ impl<S: Vspace> AreaSpace<S> {
     ///
     /// # Errors
     ///
-    /// The first page that is not mapped, and why; those before it are, and stay until the area is unmapped.
+    /// The first page that is not mapped, and why; those before it are, and stay until the area is unmapped. If the machine had no
+    /// room, who may sleep has purged.
     ///
     /// # Panics
     ///
     /// There are more frames than pages left, or the area is another space's.
     pub fn map(
         &self,
+        context: Context<'_>,
         area: &mut Area,
         runs: impl IntoIterator<Item = PfnRange>,
         protection: Protection,
@@ -361,8 +354,7 @@ impl<S: Vspace> AreaSpace<S> {
                 continue;
             }
             let at = offset(area.span.first() + area.mapped);
-            self.space
-                .map(at, run, protection)
+            self.map_run(context, at, run, protection)
                 .map_err(|source| MapAreaError::Map {
                     index: area.mapped,
                     source,
@@ -370,6 +362,25 @@ impl<S: Vspace> AreaSpace<S> {
             area.mapped += count;
         }
         Ok(())
+    }
+
+    /// One run. What waits for a shootdown takes the machine's room as well, on the host a mapping of the kernel for each run.
+    pub(crate) fn map_run(
+        &self,
+        context: Context<'_>,
+        at: WindowOffset,
+        run: PfnRange,
+        protection: Protection,
+    ) -> Result<(), MapError> {
+        let mapped = self.space.map(at, run, protection);
+        match (mapped, context) {
+            (Err(MapError::NoRoom { .. }), Context::MaySleep(ctx)) => {
+                // If nothing can be proved gone there is no more room, and the second try says so.
+                let _ = self.purge_to(ctx, Depth::Quarter);
+                self.space.map(at, run, protection)
+            }
+            (mapped, _) => mapped,
+        }
     }
 
     /// Takes addresses for `pages` pages, and maps `runs` there. From then on the area is known by its address, and
@@ -400,7 +411,7 @@ impl<S: Vspace> AreaSpace<S> {
                 return Err(error.into());
             }
         };
-        match self.map(&mut area, runs, protection) {
+        match self.map(context, &mut area, runs, protection) {
             Ok(()) => {
                 assert_eq!(area.mapped, area.pages, "frames for the pages of an area");
                 Ok(self.publish(area, 0, owned))
@@ -481,7 +492,9 @@ impl<S: Vspace> AreaSpace<S> {
                 Ok(())
             }
             Err((Doomed::Area { holds, .. }, error)) => Err((area, holds.into_inner(), error)),
-            Err((Doomed::Ram(_), _)) => unreachable!("an area came back as something else"),
+            Err((Doomed::Ram(_) | Doomed::Guard, _)) => {
+                unreachable!("an area came back as something else")
+            }
         }
     }
 
@@ -563,6 +576,7 @@ impl<S: Vspace> AreaSpace<S> {
             sum.refills += counts.refills.get();
             sum.unmapped += counts.unmapped.get();
             sum.deferred += counts.deferred.get();
+            sum.not_found += counts.not_found.get();
             sum.failed += counts.failed.get();
             sum.ram_mapped += counts.ram_mapped.get();
             sum.ram_unmapped += counts.ram_unmapped.get();
@@ -572,6 +586,16 @@ impl<S: Vspace> AreaSpace<S> {
     }
 
     // ---- below: the steps ----
+
+    /// Whether there could be an area of so many pages.
+    pub(crate) fn fits(&self, pages: FrameCount) -> Result<(), AllocAreaError> {
+        let most = self.whole.pages().saturating_sub(self.guard());
+        match pages.get() {
+            0 => Err(AllocAreaError::Empty),
+            asked if asked > most => Err(AllocAreaError::TooMany { asked, most }),
+            _ => Ok(()),
+        }
+    }
 
     /// Pages behind each area that are never mapped.
     pub(crate) fn guard(&self) -> u64 {
@@ -770,10 +794,12 @@ impl<S: Vspace> AreaSpace<S> {
             self.deferred.push(Deferred::Lazy(unflushed));
             return;
         };
+        let mut end = span.end();
         if let Some(record) = areas.records.get_mut(&first) {
             record.state = State::Lazy;
+            end = record.span.end();
         }
-        areas.lazy.push(unflushed);
+        areas.lazy.push(Waiting { unflushed, end });
         if Mutant::RangeReusedBeforeFlush.active() {
             let record = areas.records.remove(&first);
             drop(areas);
@@ -799,13 +825,18 @@ impl<S: Vspace> AreaSpace<S> {
         for _ in 0..self.deferred.len() {
             match self.deferred.pop() {
                 Some(Deferred::Unmap(page)) => {
-                    if let Err(VunmapError::Refused { .. }) = self.unmap_page(context, page) {
-                        self.deferred.push(Deferred::Unmap(page));
+                    match self.unmap_page(context, page) {
+                        Ok(()) => {}
+                        Err(VunmapError::Refused { .. }) => {
+                            self.deferred.push(Deferred::Unmap(page));
+                        }
+                        // Whoever asked has gone on long ago.
+                        Err(_) => self.count().not_found.add(1),
                     }
                 }
                 Some(Deferred::Lazy(unflushed)) => {
                     let first = unflushed.range().start().get() / PAGE_SIZE;
-                    // Its length does not matter: its pages are counted, and its record is found by the first of them.
+                    // Its length does not matter: its pages are counted, and its record has the rest.
                     self.inter(context, Span::new(first, 1), unflushed);
                 }
                 Some(Deferred::Restore(page, holds)) => self.restore(context, page, holds),
@@ -875,3 +906,6 @@ impl<S: Vspace> fmt::Debug for AreaSpace<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

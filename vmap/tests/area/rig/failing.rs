@@ -1,6 +1,6 @@
 //! A space whose next steps fail when they are told to.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pageless_fault::shootdown::CpuId;
 use pageless_fault::{
@@ -24,6 +24,8 @@ pub(crate) struct Failing<S> {
     /// For each kind: the visit that fails, from 0; then all goes on. `u64::MAX`: none.
     planned: [AtomicU64; 4],
     visits: [AtomicU64; 4],
+    /// Whether the mapping that fails does so for want of room, which a purge may cure.
+    no_room: AtomicBool,
 }
 
 impl<S> Failing<S> {
@@ -32,6 +34,7 @@ impl<S> Failing<S> {
             space,
             planned: [const { AtomicU64::new(u64::MAX) }; 4],
             visits: [const { AtomicU64::new(0) }; 4],
+            no_room: AtomicBool::new(false),
         }
     }
 
@@ -39,6 +42,12 @@ impl<S> Failing<S> {
     pub(crate) fn fail(&self, step: Step, nth: u64) {
         self.visits[step as usize].store(0, Ordering::Relaxed);
         self.planned[step as usize].store(nth, Ordering::Relaxed);
+    }
+
+    /// The `nth` mapping from now on fails for want of room.
+    pub(crate) fn fail_for_want_of_room(&self, nth: u64) {
+        self.no_room.store(true, Ordering::Relaxed);
+        self.fail(Step::Map, nth);
     }
 
     /// Whether what was planned has not come.
@@ -96,9 +105,14 @@ impl<S: Vspace> Vspace for Failing<S> {
 
     fn map(&self, at: WindowOffset, frames: PfnRange, how: Protection) -> Result<(), MapError> {
         if self.fails(Step::Map) {
-            return Err(MapError::NoRoom {
-                pages: frames.count().get(),
-                errno: 12,
+            return Err(match self.no_room.load(Ordering::Relaxed) {
+                true => MapError::NoRoom {
+                    pages: frames.count().get(),
+                    errno: 12,
+                },
+                false => MapError::NoSuchFrame {
+                    pfn: frames.start(),
+                },
             });
         }
         self.space.map(at, frames, how)

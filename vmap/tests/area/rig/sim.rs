@@ -1,5 +1,6 @@
 //! The modelled machine: a stale translation is seen, and not only where it does harm.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pageless_fault::shootdown::{CpuId, PolicyKind, Processor};
@@ -17,7 +18,7 @@ const RAM: u64 = 1024;
 
 struct World {
     machine: SimMachine,
-    ram: SimRam,
+    ram: Arc<SimRam>,
     runs: AtomicU64,
 }
 
@@ -39,7 +40,7 @@ impl World {
         let ram = machine.ram(FrameCount::new(RAM)).unwrap();
         World {
             machine,
-            ram,
+            ram: Arc::new(ram),
             runs: AtomicU64::new(0),
         }
     }
@@ -96,7 +97,7 @@ macro_rules! rig {
                 &self.0.machine
             }
 
-            fn memory(&self) -> &SimRam {
+            fn memory(&self) -> &Arc<SimRam> {
                 &self.0.ram
             }
 
