@@ -118,6 +118,9 @@ impl RamBlock {
         let words = (self.pages / 64) as usize;
         for n in 0..words {
             let word = (self.hint + n) % words;
+            if self.taken(word) == u64::MAX {
+                continue;
+            }
             let next = if word + 1 < words {
                 self.taken(word + 1)
             } else {
