@@ -20,6 +20,8 @@
 
 use pageless_fault::sync::atomic::{AtomicU64, Ordering};
 
+use crate::mutant::Mutant;
+
 use super::class::{CLASS_DELTA, ChainSize, MAX_OBJECT, MIN_CLASS};
 
 /// Zspages of one shape that a pool can have.
@@ -131,7 +133,7 @@ impl<'p> Pin<'p> {
     /// Holds it alone, unless anybody holds it now.
     pub(super) fn try_alone(slot: &'p AtomicU64) -> Option<Self> {
         let word = slot.load(Ordering::Relaxed);
-        if word & PINS != 0 {
+        if word & PINS != 0 && !Mutant::HeldObjectMoved.active() {
             return None;
         }
         // Acquire: as in `take`.
