@@ -392,7 +392,7 @@ impl<S: Vspace> AreaSpace<S> {
     ///
     /// # Panics
     ///
-    /// The runs do not have `pages` frames.
+    /// The runs do not have `pages` frames. What was mapped stays, and `owned` with it.
     #[track_caller]
     pub fn map_runs(
         &self,
@@ -403,22 +403,24 @@ impl<S: Vspace> AreaSpace<S> {
         kind: AreaKind,
         owned: Box<dyn Release>,
     ) -> Result<VirtAddr, MapAreaError> {
+        // From here on: should `runs` panic, what is mapped stays mapped, and so its owner must not get it back.
+        let owned = Holds::new(owned);
         let mut area = match self.alloc(context, pages, Order::ZERO, kind) {
             Ok(area) => area,
             Err(error) => {
                 self.count_failure();
-                self.never_mapped(context, Holds::new(owned));
+                self.never_mapped(context, owned);
                 return Err(error.into());
             }
         };
         match self.map(context, &mut area, runs, protection) {
             Ok(()) => {
                 assert_eq!(area.mapped, area.pages, "frames for the pages of an area");
-                Ok(self.publish(area, 0, owned))
+                Ok(self.publish(area, 0, owned.into_inner()))
             }
             Err(error) => {
                 self.count_failure();
-                if let Err((area, owned, _)) = self.unmap(context, area, owned) {
+                if let Err((area, owned, _)) = self.unmap(context, area, owned.into_inner()) {
                     // Still mapped, and nobody knows it but the books: there it stays, to be unmapped by its address.
                     self.publish(area, 0, owned);
                 }
@@ -434,6 +436,7 @@ impl<S: Vspace> AreaSpace<S> {
     ///
     /// Nothing has been mapped in it, or it is another space's.
     pub fn publish(&self, area: Area, referenced: u64, owned: Box<dyn Release>) -> VirtAddr {
+        let owned = Holds::new(owned);
         assert_eq!(area.tag, self.tag, "an area of another space");
         assert!(area.mapped > 0, "an area without a mapped page");
         let page = area.span.first();
@@ -441,7 +444,7 @@ impl<S: Vspace> AreaSpace<S> {
         if let Some(record) = areas.records.get_mut(&page) {
             record.pages = area.mapped;
             record.referenced = referenced;
-            record.state = State::Busy(Holds::new(owned));
+            record.state = State::Busy(owned);
         }
         drop(areas);
         self.address_of(page)
