@@ -12,7 +12,7 @@
 //! is the engine that keeps it free of them. Several devices share one lookup through [`memmap::Regions`].
 //!
 //! [`block`] never reaches [`memmap`]: I/O needs no descriptors. What needs both, a driver that
-//! insists on pinning descriptors while requests are in flight, is [`run`], and so it is here.
+//! insists on pinning descriptors while requests are in flight ([`run`]), or a disk that keeps its blocks in objects of [`vmap`] ([`zram`]), is here.
 
 #![deny(unsafe_code)]
 
@@ -20,6 +20,7 @@ extern crate alloc;
 
 pub mod job;
 pub mod run;
+pub mod zram;
 
 pub use pageless_block as block;
 pub use pageless_fault as fault;

@@ -3,6 +3,7 @@
 use core::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Error as IoError, ErrorKind};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -262,6 +263,27 @@ impl PmemFrames {
     /// Never: a device has at least one frame.
     pub const fn is_empty(&self) -> bool {
         false
+    }
+
+    /// The file that the frames are stretches of, from its beginning: for whoever maps some of them once more.
+    ///
+    /// ```
+    /// use std::os::unix::fs::FileExt as _;
+    ///
+    /// use pageless_block::{BytePos, FrameAccess, PmemFrames};
+    /// use pageless_pfn::{ByteLen, Pfn, PfnFlags};
+    /// let frames = PmemFrames::memfd(Pfn::try_new(1 << 30)?, ByteLen::new(1 << 20))?;
+    /// let far = frames.segment(BytePos::new(0x5000), ByteLen::new(5), PfnFlags::DEV).unwrap();
+    /// frames.write_bytes(far, b"hello")?;
+    ///
+    /// let file = std::fs::File::from(frames.file().try_clone_to_owned()?);
+    /// let mut read = [0; 5];
+    /// file.read_exact_at(&mut read, 0x5000)?;
+    /// assert_eq!(&read, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Whether the bytes survive the process.

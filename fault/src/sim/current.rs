@@ -61,6 +61,14 @@ fn wait_for_lock(turn: u32) {
     }
 }
 
+/// What the CPU of a task does while the task waits for a lock: its interrupts are on, unless it has said otherwise, and whoever holds
+/// the lock may be waiting for its answer.
+pub(super) fn serve_while_waiting() {
+    if let Some(cpu) = CURRENT.with_borrow(Clone::clone) {
+        cpu.serve_while_waiting();
+    }
+}
+
 /// Back to what was current before.
 struct Restore {
     cpu: Option<Rc<Cpu>>,

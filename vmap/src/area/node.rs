@@ -42,7 +42,16 @@ pub(crate) struct Areas {
     /// By first page.
     pub(crate) records: BTreeMap<PageNumber, Record>,
     /// What has left the page table and waits.
-    pub(crate) lazy: Vec<Unflushed<Doomed>>,
+    pub(crate) lazy: Vec<Waiting>,
+}
+
+/// An area that has left the page table.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// Its pages that were mapped.
+    pub(crate) unflushed: Unflushed<Doomed>,
+    /// The page behind its addresses, guard included.
+    pub(crate) end: PageNumber,
 }
 
 /// What the books know of an area. It is there from the taking of its addresses until they are given back.
@@ -98,4 +107,6 @@ pub(crate) enum Doomed {
     },
     /// Pages of a block of small mappings.
     Ram(RamRun),
+    /// The guard page of an area of the same batch. It never showed anything; with it, areas that are neighbours are one range.
+    Guard,
 }

@@ -3,19 +3,20 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use pageless_fault::shootdown::SINGLE_PAGE_CEILING;
+use pageless_fault::shootdown::{Flush, Invalidation, Stretch};
 use pageless_fault::sync::Mutex;
-use pageless_fault::sync::atomic::{AtomicU64, Ordering};
-use pageless_fault::{MaySleep, Unflushed, UnmapError, Vspace, WindowRange};
+use pageless_fault::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use pageless_fault::{Cpus, MaySleep, Unflushed, UnmapError, Vspace, WindowRange};
 use pageless_pfn::PAGE_SIZE;
 
 use crate::area::counters::PurgeCounts;
 use crate::area::listing::AreaKind;
-use crate::area::node::{Doomed, State};
+use crate::area::node::{Doomed, State, Waiting};
 use crate::area::release::{Holds, Unreachable};
 use crate::area::space::AreaSpace;
 use crate::area::span::Span;
 use crate::frames::Context;
+use crate::mutant::Mutant;
 
 /// How much of the pools goes back to the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub struct Purged {
     pub pages: u64,
     /// Ranges that the shootdown was asked for, neighbours joined.
     pub ranges: u64,
-    /// Whether they were more pages than are flushed one by one.
+    /// Whether they were more pages than x86 flushes one by one.
     pub full: bool,
 }
 
@@ -55,56 +56,99 @@ impl fmt::Display for Purged {
 
 /// The state of purging.
 ///
-/// Purges are numbered from 0. What was unmapped when `begun` was still `n` is covered by purge `n`: the purge raises `begun` before
-/// it looks, under each lock that somebody who unmaps has released before he reads the number.
+/// Purges are numbered from 0. Which of them covers a small mapping is known where that waits: each CPU's blocks have the number of the
+/// purge that looks at them next, under the lock under which it looks.
 #[derive(Debug)]
 pub(crate) struct PurgeState {
-    /// One purge at a time. Whoever comes second finds what is new since.
-    pub(crate) lock: Mutex<()>,
-    /// How many purges have begun. `Relaxed`: the locks under which a purge looks order it with those who unmap.
+    /// Whose turn it is.
+    ///
+    /// | value | meaning | written by |
+    /// |---|---|---|
+    /// | false | nobody purges | the one who did, with Release |
+    /// | true | somebody purges | whoever finds it false, with Acquire |
+    taken: AtomicBool,
+    /// How many purges have begun. `Relaxed`: only who has the turn uses it.
     begun: AtomicU64,
     /// How many purges have ended. Release by the purge that ended; Acquire in [`PurgeState::has_proved`].
     ended: AtomicU64,
-    /// Those of them that failed. A list, since after one failure there are few others.
-    failed: Mutex<Vec<u64>>,
+    /// Those of them that have no proof: they failed, or are not through. A list, since after one failure there are few others.
+    unproved: Mutex<Vec<u64>>,
     pub(crate) counts: PurgeCounts,
 }
 
 impl Default for PurgeState {
     fn default() -> Self {
         PurgeState {
-            lock: Mutex::new(()),
+            taken: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
-            failed: Mutex::new(Vec::new()),
+            unproved: Mutex::new(Vec::new()),
             counts: PurgeCounts::default(),
         }
     }
 }
 
+/// The right to purge: one at a time. Not a lock: whoever holds it waits for CPUs, which may be those that want it next.
+pub(crate) struct Turn<'p>(&'p AtomicBool);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire of whoever is next.
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl PurgeState {
-    /// The purge that covers what its caller has unmapped under a lock that he still holds.
-    pub(crate) fn next(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
+    /// Waits for the turn. Whoever comes second finds only what is new since.
+    pub(crate) fn turn(&self, cpus: &impl Cpus) -> Turn<'_> {
+        let mut turns = 0_u32;
+        // Acquire pairs with the Release of the one before.
+        while self
+            .taken
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            cpus.relax(turns);
+            turns = turns.saturating_add(1);
+        }
+        Turn(&self.taken)
     }
 
     /// Whether purge `number` has ended, with a proof.
     pub(crate) fn has_proved(&self, number: u64) -> bool {
+        if Mutant::EarlierPurgeTrusted.active() {
+            return self.ended.load(Ordering::Acquire) >= number;
+        }
         // Acquire pairs with the Release in `end`: whoever reuses what was unmapped does so after its flush.
-        self.ended.load(Ordering::Acquire) > number && !self.failed.lock().contains(&number)
+        self.ended.load(Ordering::Acquire) > number && !self.unproved.lock().contains(&number)
     }
 
+    /// By whoever has the turn. Without a proof until it [ends](Self::end) with one: it may never end.
     fn begin(&self) -> u64 {
-        self.begun.fetch_add(1, Ordering::Relaxed)
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        self.unproved.lock().push(number);
+        number
     }
 
     fn end(&self, number: u64, proved: bool) {
-        if !proved {
-            self.failed.lock().push(number);
+        if proved {
+            self.unproved.lock().retain(|other| *other != number);
         }
         // Release pairs with the Acquire in `has_proved`.
         self.ended.store(number + 1, Ordering::Release);
     }
+}
+
+/// All that waits.
+#[derive(Default)]
+struct Gathered {
+    batch: Vec<Unflushed<Doomed>>,
+    /// Areas in it.
+    areas: u64,
+    /// The addresses of the areas that were not mapped: the guard pages.
+    tails: Vec<Span>,
+    /// Why some of what waits is not in the batch, but quarantined.
+    refused: Option<UnmapError>,
 }
 
 impl<S: Vspace> AreaSpace<S> {
@@ -122,9 +166,9 @@ impl<S: Vspace> AreaSpace<S> {
         // Before the lock: what is released here may unmap and purge itself.
         self.drain(ctx);
         let mut released = Vec::new();
-        let turn = self.purge.lock.lock();
+        let turn = self.purge.turn(&self.space);
         let number = self.purge.begin();
-        let purged = self.purge_alone(ctx, depth, &mut released);
+        let purged = self.purge_alone(ctx, depth, number, &mut released);
         self.purge.end(number, purged.is_ok());
         drop(turn);
         // With no lock held: what is released may well unmap something itself.
@@ -134,11 +178,12 @@ impl<S: Vspace> AreaSpace<S> {
         purged
     }
 
-    /// A purge, by whoever has the turn.
+    /// Purge `number`, by whoever has the turn.
     fn purge_alone(
         &self,
         ctx: &MaySleep,
         depth: Depth,
+        number: u64,
         released: &mut Vec<Holds>,
     ) -> Result<Purged, UnmapError> {
         let mut spare = Vec::new();
@@ -149,13 +194,23 @@ impl<S: Vspace> AreaSpace<S> {
                 Depth::Everything => pools.drain(&mut spare),
             }
         }
-        let gathered = self.gather();
-        let (mut batch, refused) = match gathered {
-            Ok(batch) => (batch, None),
-            Err((batch, error)) => (batch, Some(error)),
-        };
-        batch.sort_unstable_by_key(|one| one.range().start());
-        let purged = measure(&batch);
+        let Gathered {
+            mut batch,
+            areas,
+            tails,
+            refused,
+        } = self.gather(number);
+        let mut purged = self.measure(&mut batch);
+        purged.areas = areas;
+        if purged.full {
+            // Pages are not counted any more; but each range costs the host a call. So neighbours are to touch.
+            for tail in tails {
+                if let Ok(unflushed) = self.space.take_down(tail.range(), Doomed::Guard) {
+                    batch.push(unflushed);
+                }
+            }
+            purged.ranges = self.measure(&mut batch).ranges;
+        }
         let proved = if batch.is_empty() {
             Ok(())
         } else {
@@ -183,31 +238,54 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 
-    /// All that waits. With an error, some of it is not there, and quarantined.
-    #[expect(
-        clippy::type_complexity,
-        reason = "a batch, and why it is not everything"
-    )]
-    fn gather(&self) -> Result<Vec<Unflushed<Doomed>>, (Vec<Unflushed<Doomed>>, UnmapError)> {
-        let mut batch = Vec::new();
+    /// All that waits, for purge `number`.
+    fn gather(&self, number: u64) -> Gathered {
+        let mut found = Gathered::default();
         for node in &self.nodes {
-            batch.append(&mut node.areas.lock().lazy);
+            for Waiting { unflushed, end } in core::mem::take(&mut node.areas.lock().lazy) {
+                let mapped_end = unflushed.range().end().get() / PAGE_SIZE;
+                if mapped_end < end {
+                    found.tails.push(Span::new(mapped_end, end - mapped_end));
+                }
+                found.areas += 1;
+                found.batch.push(unflushed);
+            }
         }
-        let mut refused = None;
-        for run in self.ram.dirty_runs() {
+        for run in self.ram.dirty_runs(number) {
             // Its entries are gone already; this is for the proof.
-            match self.space.take_down(run.span().range(), Doomed::Ram(run)) {
-                Ok(unflushed) => batch.push(unflushed),
+            let flushed = if Mutant::DirtyRangeCutShort.active() {
+                run.span().head(1)
+            } else {
+                run.span()
+            };
+            match self.space.take_down(flushed.range(), Doomed::Ram(run)) {
+                Ok(unflushed) => found.batch.push(unflushed),
                 Err((_, error)) => {
                     self.quarantine(run.span().range());
-                    refused = Some(error);
+                    found.refused = Some(error);
                 }
             }
         }
-        match refused {
-            None => Ok(batch),
-            Some(error) => Err((batch, error)),
+        found
+    }
+
+    /// What a batch amounts to, which is sorted by address meanwhile.
+    fn measure(&self, batch: &mut [Unflushed<Doomed>]) -> Purged {
+        batch.sort_unstable_by_key(|one| one.range().start());
+        let mut purged = Purged::default();
+        let mut end = None;
+        for one in batch.iter() {
+            let range = one.range();
+            purged.pages += range.len() / PAGE_SIZE;
+            purged.ranges += u64::from(end != Some(range.start()));
+            end = Some(range.end());
         }
+        let flush = Flush::stretches(batch.iter().map(|one| Stretch {
+            first: self.space.address(one.range().start()).get(),
+            pages: one.range().len() / PAGE_SIZE,
+        }));
+        purged.full = flush.invalidation() == Invalidation::Everything;
+        purged
     }
 
     /// The shootdown of a batch, and what it sets free.
@@ -237,7 +315,10 @@ impl<S: Vspace> AreaSpace<S> {
                 Doomed::Area { span, holds } => {
                     released.push(holds);
                     self.lazy_pages.fetch_sub(span.pages(), Ordering::Relaxed);
-                    let record = {
+                    let record = if Mutant::RangeReusedBeforeFlush.active() {
+                        // What is there now is somebody else's.
+                        None
+                    } else {
                         let mut areas = self.node_of(span.first()).areas.lock();
                         areas.records.remove(&span.first())
                     };
@@ -250,6 +331,7 @@ impl<S: Vspace> AreaSpace<S> {
                         None => {}
                     }
                 }
+                Doomed::Guard => {}
                 Doomed::Ram(run) => {
                     self.lazy_pages
                         .fetch_sub(run.span().pages(), Ordering::Relaxed);
@@ -264,20 +346,20 @@ impl<S: Vspace> AreaSpace<S> {
     fn quarantine(&self, range: WindowRange) {
         let counts = &self.purge.counts;
         let first = range.start().get() / PAGE_SIZE;
-        let area = self.look(first, |record| {
-            (record.kind != AreaKind::RamBlock).then_some(record.span)
-        });
-        let pages = match area.flatten() {
-            Some(span) => {
-                let mut areas = self.node_of(span.first()).areas.lock();
-                if let Some(record) = areas.records.get_mut(&span.first()) {
+        let area = self.look(first, |record| (record.kind, record.span));
+        let pages = match area {
+            // The pages of a small mapping stay marked as being flushed, and are never free again.
+            Some((AreaKind::RamBlock, _)) => range.len() / PAGE_SIZE,
+            Some((_, span)) if span.first() == first => {
+                let mut areas = self.node_of(first).areas.lock();
+                if let Some(record) = areas.records.get_mut(&first) {
                     record.state = State::Quarantined;
                 }
                 counts.quarantined_areas.add(1);
                 span.pages()
             }
-            // The pages of a small mapping stay marked as being flushed, and are never free again.
-            None => range.len() / PAGE_SIZE,
+            // A guard page, which is part of its area; or an area that a planted fault has let go.
+            _ => 0,
         };
         counts.quarantined_pages.add(pages);
         self.lazy_pages.fetch_sub(pages, Ordering::Relaxed);
@@ -293,16 +375,5 @@ impl<S: Vspace> AreaSpace<S> {
     }
 }
 
-/// What a batch, sorted by address, amounts to.
-fn measure(batch: &[Unflushed<Doomed>]) -> Purged {
-    let mut purged = Purged::default();
-    let mut end = None;
-    for one in batch {
-        let range = one.range();
-        purged.pages += range.len() / PAGE_SIZE;
-        purged.ranges += u64::from(end != Some(range.start()));
-        end = Some(range.end());
-    }
-    purged.full = purged.pages > SINGLE_PAGE_CEILING;
-    purged
-}
+#[cfg(all(test, not(loom)))]
+mod tests;

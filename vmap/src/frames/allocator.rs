@@ -89,19 +89,26 @@ pub struct NotTaken {
 /// The frame allocator: see the [module](super).
 ///
 /// ```
+/// # #[cfg(feature = "std")] {
 /// use std::sync::Arc;
-/// use pageless_fault::{FrameMemory, MaySleep};
-/// use pageless_vmap::frames::{AllocError, FrameAllocator, Gfp, Order};
+/// use pageless_fault::MaySleep;
+/// use pageless_fault::sim::{SimConfig, SimMachine};
+/// use pageless_pfn::FrameCount;
+/// use pageless_vmap::frames::{FrameAllocator, FrameConfig, Gfp, Order};
 ///
-/// /// Four blocks of order 3, and back.
-/// fn four<M: FrameMemory>(frames: &FrameAllocator<M>, ctx: &MaySleep) -> Result<(), AllocError> {
-///     let order = Order::covering(pageless_pfn::FrameCount::new(8)).unwrap_or_default();
-///     for _ in 0..4 {
-///         let block = frames.alloc(&Gfp::kernel(ctx).zeroed(), order)?;
-///         frames.free(block);
-///     }
-///     Ok(())
-/// }
+/// let machine = SimMachine::new(SimConfig::default())?;
+/// let ram = machine.ram(FrameCount::new(256)).ok_or("no such memory")?;
+/// let frames = FrameAllocator::new(Arc::new(ram), FrameConfig::default())?;
+///
+/// let ctx = MaySleep::claim();
+/// let block = frames.alloc(&Gfp::kernel(&ctx).zeroed(), Order::try_new(3)?)?;
+/// assert_eq!(block.frames().count(), FrameCount::new(8));
+/// let single = frames.alloc(&Gfp::atomic(), Order::ZERO)?;
+/// assert_eq!(frames.statistics().owned(), FrameCount::new(9));
+/// frames.free(block);
+/// frames.free(single);
+/// # }
+/// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 pub struct FrameAllocator<M: FrameMemory> {
     pub(super) memory: Arc<M>,
@@ -199,7 +206,7 @@ impl<M: FrameMemory> FrameAllocator<M> {
     ///   free above low? -- yes --> list of this CPU (order 0) or zone ----------> block
     ///        | no, or no block
     ///        v
-    ///   may sleep and retries: ask reclaimers, up to high
+    ///   may sleep and retries: ask reclaimers, up to high (if it is below low)
     ///        v
     ///   above min (who may not sleep: 3/8 of min), lists given back first if more than one frame is wanted --> block
     ///        | no
@@ -250,25 +257,28 @@ impl<M: FrameMemory> FrameAllocator<M> {
             Context::MaySleep(_) => Mark::Min,
             Context::Atomic => Mark::Reserve,
         };
-        let reclaims = gfp.may_sleep().filter(|_| gfp.retries());
-        if let Some(ctx) = reclaims {
-            let short = self.short_of_high(gfp);
-            if !short.is_zero() {
-                self.reclaim(ctx, short);
-            }
+        // Who may ask others for memory, as long as they find some.
+        let mut asks = gfp.may_sleep().filter(|_| gfp.retries());
+        let mut rounds = 0..RECLAIM_ROUNDS;
+        let short = self.short_of_high(gfp, order);
+        if let Some(ctx) = asks
+            && !short.is_zero()
+        {
+            rounds.next();
+            asks = asks.filter(|_| !self.reclaim(ctx, short).is_zero());
         }
         if let Some(block) = self.take_down_to(gfp, order, mark) {
             return Ok(block);
         }
-        if let Some(ctx) = reclaims {
-            for _ in 0..RECLAIM_ROUNDS {
-                let wanted = self.short_of_high(gfp).max(order.frames());
-                if self.reclaim(ctx, wanted).is_zero() {
-                    break;
-                }
-                if let Some(block) = self.take_down_to(gfp, order, mark) {
-                    return Ok(block);
-                }
+        while let Some(ctx) = asks
+            && rounds.next().is_some()
+        {
+            let wanted = self.short_of_high(gfp, order).max(order.frames());
+            asks = asks.filter(|_| !self.reclaim(ctx, wanted).is_zero());
+            if asks.is_some()
+                && let Some(block) = self.take_down_to(gfp, order, mark)
+            {
+                return Ok(block);
             }
         }
         for _ in 0..RACE_ROUNDS {
@@ -362,13 +372,19 @@ impl<M: FrameMemory> FrameAllocator<M> {
         self.zones.iter().find(|zone| zone.contains(pfn))
     }
 
-    /// Frames that the zones of `gfp` lack to be above their high watermark, if one of them is below the low one.
-    fn short_of_high(&self, gfp: &Gfp<'_>) -> FrameCount {
-        let short = self
-            .zones_for(gfp)
-            .filter(|zone| zone.available() < zone.keeps(Mark::Low, gfp.zone()))
-            .map(|zone| zone.marks.high.get().saturating_sub(zone.available().get()));
-        FrameCount::new(short.max().unwrap_or(0))
+    /// Frames that the best zone for `gfp` lacks to be above its high watermark with a block of `order` gone, if no zone is above the low
+    /// one then.
+    fn short_of_high(&self, gfp: &Gfp<'_>, order: Order) -> FrameCount {
+        let lacks = |zone: &Zone| {
+            let wanted = zone.keeps(Mark::High, gfp.zone()).get();
+            let wanted = wanted.saturating_add(order.frames().get());
+            wanted.saturating_sub(zone.available().get())
+        };
+        let enough = |zone: &Zone| zone.permits(zone.available(), order, Mark::Low, gfp.zone());
+        if self.zones_for(gfp).any(enough) {
+            return FrameCount::ZERO;
+        }
+        FrameCount::new(self.zones_for(gfp).next().map_or(0, lacks))
     }
 
     /// Nobody holds a lock here.

@@ -76,16 +76,25 @@ impl<M: FrameMemory> FrameAllocator<M> {
     /// What others own now and free later may come together again; what is free now cannot, as long as the answer lives.
     ///
     /// ```
-    /// use pageless_fault::FrameMemory;
-    /// use pageless_vmap::frames::{Fragmentation, FragmentError, FrameAllocator, Order};
+    /// # #[cfg(feature = "std")] {
+    /// use std::sync::Arc;
+    /// use pageless_fault::sim::{SimConfig, SimMachine};
+    /// use pageless_pfn::FrameCount;
+    /// use pageless_vmap::frames::{Fragmentation, FrameAllocator, FrameConfig, Gfp, Order};
     ///
-    /// /// Every allocation of order 4 fails, and half of memory is free.
-    /// fn half<M: FrameMemory>(frames: &FrameAllocator<M>) -> Result<(), FragmentError> {
-    ///     let order = Order::try_new(4).unwrap_or_default();
-    ///     let _taken = frames.fragment(Fragmentation { order, keep_free: 500, seed: 7 })?;
-    ///     assert_eq!(frames.statistics().blocks().suitable(order), 0);
-    ///     Ok(())
-    /// }
+    /// let machine = SimMachine::new(SimConfig::default())?;
+    /// let ram = machine.ram(FrameCount::new(256)).ok_or("no such memory")?;
+    /// let frames = FrameAllocator::new(Arc::new(ram), FrameConfig::default())?;
+    ///
+    /// // Half of memory is free, and every allocation of 16 frames fails.
+    /// let order = Order::try_new(4)?;
+    /// let taken = frames.fragment(Fragmentation { order, keep_free: 500, seed: 7 })?;
+    /// assert_eq!(frames.statistics().free(), FrameCount::new(128));
+    /// assert!(frames.alloc(&Gfp::atomic(), order).is_err());
+    /// drop(taken);
+    /// frames.free(frames.alloc(&Gfp::atomic(), order)?);
+    /// # }
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     ///
     /// # Errors

@@ -133,7 +133,7 @@ impl States {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use pageless_pfn::FrameCount;
@@ -164,5 +164,52 @@ mod tests {
             assert_eq!(states.get(pfn) == Some(State::Tail), other, "{pfn}");
         }
         assert_eq!(states.get(at(5)), Some(State::Taken(Order::ZERO)));
+    }
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn neighbours_in_one_word_do_not_lose_each_others_steps() {
+        let frames = PfnRange::try_new(Pfn::MIN, FrameCount::new(4)).unwrap();
+        let states = States::new(frames).unwrap().unwrap();
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for pfn in frames {
+                let (states, start) = (&states, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for _ in 0..200_000 {
+                        assert!(states.step(pfn, State::Tail, State::Taken(Order::LARGEST)));
+                        assert!(states.step(pfn, State::Taken(Order::LARGEST), State::Tail));
+                    }
+                });
+            }
+        });
+    }
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn of_all_who_give_a_block_back_one_does() {
+        use core::sync::atomic::AtomicBool;
+
+        let frames = PfnRange::try_new(Pfn::MIN, FrameCount::new(1)).unwrap();
+        let states = States::new(frames).unwrap().unwrap();
+        let (taken, returning) = (State::Taken(Order::ZERO), State::Returning(Order::ZERO));
+        assert!(states.step(Pfn::MIN, State::Tail, taken));
+        let busy = AtomicBool::new(false);
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..200_000 {
+                        if states.step(Pfn::MIN, taken, returning) {
+                            assert!(!busy.swap(true, Ordering::Relaxed), "two of them did");
+                            busy.store(false, Ordering::Relaxed);
+                            assert!(states.step(Pfn::MIN, returning, taken));
+                        }
+                    }
+                });
+            }
+        });
     }
 }

@@ -86,9 +86,10 @@ fn min_free(all: FrameCount) -> FrameCount {
     FrameCount::new(free / FRAME_KIB)
 }
 
-/// Down to where an allocation may go.
+/// Down to where an allocation may go, or up to where reclaim goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
+    High,
     Low,
     Min,
     /// Half of `min`, and a quarter of that less (`ALLOC_MIN_RESERVE` and `ALLOC_NON_BLOCK`).
@@ -98,6 +99,7 @@ pub(super) enum Mark {
 impl Mark {
     pub(super) const fn of(self, marks: Watermarks) -> FrameCount {
         match self {
+            Mark::High => marks.high,
             Mark::Low => marks.low,
             Mark::Min => marks.min,
             Mark::Reserve => {

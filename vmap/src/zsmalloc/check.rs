@@ -13,8 +13,8 @@ use super::zspage::{Group, Lists, Zspage};
 /// What one class was found to have.
 #[derive(Default)]
 struct Found {
-    groups: [u64; Group::COUNT],
-    zspages: u64,
+    groups: [u32; Group::COUNT],
+    zspages: u32,
     used: u64,
     bytes: u64,
 }
@@ -53,7 +53,10 @@ impl<F: FrameSource> Zsmalloc<F> {
         lists: &Lists,
         seen: &mut Seen,
     ) -> Result<(), &'static str> {
-        if lists.head(Group::ASIDE).is_some() {
+        if [Group::ASIDE, Group::SOURCE]
+            .iter()
+            .any(|group| lists.head(*group).is_some())
+        {
             return Err("a compaction has left a zspage aside");
         }
         let mut found = Found::default();

@@ -145,7 +145,7 @@ impl ClassTable {
     /// ```
     #[must_use]
     pub fn new(chain: ChainSize) -> Self {
-        let mut shapes: Vec<ClassShape> = Vec::with_capacity(CLASSES);
+        let mut shapes: Vec<ClassShape> = Vec::new();
         let mut by_number = [0; CLASSES];
         let mut huge_threshold = None;
         for number in (0..CLASSES).rev() {
@@ -170,6 +170,7 @@ impl ClassTable {
         }
         // They were found from the largest down.
         shapes.reverse();
+        shapes.shrink_to_fit();
         let last = shapes.len() - 1;
         for class in &mut by_number {
             *class = last as u8 - *class;

@@ -51,9 +51,8 @@ impl<F: FrameSource> Zsmalloc<F> {
                 break;
             };
             let source = self.zspage(class, id);
-            // Nobody allocates there now, and it is tried once.
             lists.unlink(table, &source);
-            lists.link(table, &source, Group::ASIDE);
+            lists.link(table, &source, Group::SOURCE);
             let evacuated = self.evacuate(class, &mut lists, &source);
             if source.inuse() == 0 {
                 lists.remove(table, &source);
@@ -61,7 +60,11 @@ impl<F: FrameSource> Zsmalloc<F> {
                 self.take_apart(class, source);
                 freed += u64::from(class.shape.pages);
                 lists = class.lists.lock();
-            } else if let Evacuated::NoRoom = evacuated {
+                continue;
+            }
+            lists.unlink(table, &source);
+            lists.link(table, &source, Group::ASIDE);
+            if let Evacuated::NoRoom = evacuated {
                 break;
             }
         }
@@ -73,7 +76,8 @@ impl<F: FrameSource> Zsmalloc<F> {
         freed
     }
 
-    /// Moves the objects of `source`, which is in no list that one allocates from, to the fullest zspages that have room.
+    /// Moves the objects of `source`, which is in no list that one allocates from, to those that have to stay, and to the fullest
+    /// that have room.
     fn evacuate(&self, class: &Class, lists: &mut Lists, source: &Zspage<'_>) -> Evacuated {
         let table = self.records_of(class);
         let mut next = source.next_used(0);
@@ -86,7 +90,8 @@ impl<F: FrameSource> Zsmalloc<F> {
             let Some(pin) = Pin::try_alone(self.slot(slot)) else {
                 continue;
             };
-            let Some(id) = Group::partial().rev().find_map(|group| lists.head(group)) else {
+            let mut targets = core::iter::once(Group::ASIDE).chain(Group::partial().rev());
+            let Some(id) = targets.find_map(|group| lists.head(group)) else {
                 return Evacuated::NoRoom;
             };
             let target = self.zspage(class, id);
@@ -133,6 +138,6 @@ impl<F: FrameSource> Zsmalloc<F> {
 /// Frames of as many zspages as the unused objects of a class would fill.
 pub(super) fn freeable(class: &Class, lists: &Lists) -> u64 {
     let objects = u64::from(class.shape.objects);
-    let unused = lists.zspages * objects - lists.used;
+    let unused = u64::from(lists.zspages) * objects - lists.used;
     unused / objects * u64::from(class.shape.pages)
 }

@@ -76,7 +76,8 @@ impl<F: FrameSource> Zsmalloc<F> {
     /// Frames in use (Linux: `zs_get_total_pages`).
     #[must_use]
     pub fn pages_used(&self) -> FrameCount {
-        let pages = |class: &Class| class.lists.lock().zspages * u64::from(class.shape.pages);
+        let pages =
+            |class: &Class| u64::from(class.lists.lock().zspages) * u64::from(class.shape.pages);
         FrameCount::new(self.classes().iter().map(pages).sum())
     }
 
@@ -93,14 +94,14 @@ impl<F: FrameSource> Zsmalloc<F> {
 
 fn class_stats(class: &Class) -> ClassStats {
     let lists = class.lists.lock();
-    let pages = u64::from(class.shape.pages);
+    let (zspages, pages) = (u64::from(lists.zspages), u64::from(class.shape.pages));
     ClassStats {
         shape: class.shape,
-        groups: lists.groups,
-        objects_allocated: lists.zspages * u64::from(class.shape.objects),
+        groups: lists.groups.map(u64::from),
+        objects_allocated: zspages * u64::from(class.shape.objects),
         objects_used: lists.used,
         bytes_stored: ByteLen::new(lists.bytes),
-        pages_used: FrameCount::new(lists.zspages * pages),
+        pages_used: FrameCount::new(zspages * pages),
         freeable: FrameCount::new(freeable(class, &lists)),
     }
 }

@@ -23,7 +23,7 @@ const LINK_SHIFT: u32 = 13;
 /// Segments of one size.
 const EACH: usize = 8;
 /// Enough for 2^32 records.
-const OCTAVES: usize = 30;
+const OCTAVES: usize = 24;
 
 type Segment = Box<[AtomicU64]>;
 type Octave = Box<[Once<Segment>]>;
@@ -156,7 +156,7 @@ impl WordTable {
         let (octave, within) = (*segments / EACH, *segments % EACH);
         let start = self.first_of(octave, within);
         let full = NoRecord::Full {
-            records: start as u32,
+            records: (start as u32).min(self.limit),
         };
         let room = (self.limit as usize).saturating_sub(start);
         if octave >= OCTAVES || room == 0 {
@@ -188,4 +188,113 @@ fn boxed<T>(len: usize, value: impl FnMut() -> T) -> Result<Box<[T]>, NoRecord> 
     })?;
     all.resize_with(len, value);
     Ok(all.into_boxed_slice())
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn every_number_has_words_of_its_own() {
+        let table = WordTable::new(3, 4, 1 << 20);
+        let ids: Vec<u32> = (0..3000).map(|_| table.take().unwrap()).collect();
+        for id in &ids {
+            for (nth, word) in table.words(*id).iter().enumerate() {
+                word.store(u64::from(*id) << 8 | nth as u64, Ordering::Relaxed);
+            }
+        }
+        for id in &ids {
+            let words = table.words(*id).iter().map(|w| w.load(Ordering::Relaxed));
+            assert!(words.eq((0..3).map(|nth| u64::from(*id) << 8 | nth)));
+        }
+        let in_use = 3000 * 3 * 8;
+        assert!(table.bytes() <= in_use + in_use / 8, "{}", table.bytes());
+    }
+
+    #[test]
+    fn what_has_come_back_goes_out_again_and_there_are_no_more_than_the_limit() {
+        let table = WordTable::new(1, 4, 70);
+        for _ in 0..3 {
+            let mut ids: Vec<u32> = (0..70).map(|_| table.take().unwrap()).collect();
+            let full = NoRecord::Full { records: 70 };
+            assert_eq!(table.take(), Err(full));
+            assert_eq!(table.len(), 70);
+            for id in &ids {
+                table.give_back(*id);
+            }
+            ids.sort_unstable();
+            assert!(ids.into_iter().eq(0..70));
+        }
+    }
+
+    /// A record that is taken, given back and taken again while somebody else is about to take it.
+    #[cfg(feature = "std")]
+    #[test]
+    fn no_number_is_handed_out_twice() {
+        use core::sync::atomic::AtomicU32;
+
+        let table = WordTable::new(1, 4, 64);
+        let holders: Vec<AtomicU32> = (0..64).map(|_| AtomicU32::new(0)).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        let ids = [table.take().unwrap(), table.take().unwrap()];
+                        for id in ids {
+                            let before = holders[id as usize].fetch_add(1, Ordering::Relaxed);
+                            assert_eq!(before, 0, "{id} is in use");
+                            table.words(id)[0].store(1, Ordering::Relaxed);
+                        }
+                        for id in ids {
+                            holders[id as usize].fetch_sub(1, Ordering::Relaxed);
+                            table.give_back(id);
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom {
+    use ::loom::model;
+    use ::loom::sync::Arc;
+    use ::loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn no_record_has_two_holders_though_the_first_free_one_comes_back() {
+        model(|| {
+            let table = Arc::new(WordTable::new(1, 2, 2));
+            // The records exist before there are threads: growing is behind a lock.
+            let id = table.take().unwrap();
+            table.give_back(id);
+            let other = Arc::clone(&table);
+            let thread = thread::spawn(move || {
+                // Away and back again: the list begins with the same record, and goes on with none.
+                let both = [other.take(), other.take()];
+                if let [Ok(first), Ok(_kept)] = both {
+                    other.words(first)[0].store(FREE - 1, Ordering::Relaxed);
+                    other.give_back(first);
+                }
+                both[1].ok().or(both[0].ok())
+            });
+            let mine = table.take().ok();
+            if let Some(id) = mine {
+                table.words(id)[0].store(FREE - 2, Ordering::Relaxed);
+            }
+            let theirs = thread.join().unwrap();
+            assert!(mine.is_none() || mine != theirs, "{mine:?} has two holders");
+            for id in [mine, theirs].into_iter().flatten() {
+                table.give_back(id);
+            }
+            let both = [table.take().unwrap(), table.take().unwrap()];
+            assert_ne!(both[0], both[1]);
+            assert!(table.take().is_err());
+        });
+    }
 }

@@ -46,8 +46,10 @@ pub(super) struct Group(u8);
 impl Group {
     pub(super) const EMPTY: Group = Group(0);
     pub(super) const FULL: Group = Group(11);
-    /// Taken out by a compaction that could not empty it.
+    /// Compaction could not empty it, and will not try again; what has to stay can as well be filled.
     pub(super) const ASIDE: Group = Group(12);
+    /// The one that compaction is emptying.
+    pub(super) const SOURCE: Group = Group(13);
     /// Groups by fullness.
     pub(super) const COUNT: usize = 12;
 
@@ -75,7 +77,7 @@ impl Group {
 
     /// All lists.
     pub(super) fn all() -> impl Iterator<Item = Group> {
-        (0..=Self::ASIDE.0).map(Group)
+        (0..=Self::SOURCE.0).map(Group)
     }
 }
 
@@ -214,10 +216,10 @@ impl<'t> Zspage<'t> {
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     /// First zspage of each list + 1; 0: none.
-    heads: [u32; Group::COUNT + 1],
+    heads: [u32; Group::COUNT + 2],
     /// Zspages by fullness, whatever list they are in.
-    pub(super) groups: [u64; Group::COUNT],
-    pub(super) zspages: u64,
+    pub(super) groups: [u32; Group::COUNT],
+    pub(super) zspages: u32,
     /// Objects in use.
     pub(super) used: u64,
     /// Bytes asked for by those.
@@ -298,7 +300,12 @@ impl Lists {
         if before != after {
             self.groups[before.index()] -= 1;
             self.groups[after.index()] += 1;
-            if zspage.group() != Group::ASIDE {
+            let stays = match zspage.group() {
+                Group::SOURCE => true,
+                Group::ASIDE => after != Group::FULL,
+                _ => false,
+            };
+            if !stays {
                 self.unlink(table, zspage);
                 self.link(table, zspage, after);
             }

@@ -1,14 +1,16 @@
 //! What a test needs of a machine: an address space, frames to show there, CPUs to run on.
 
+use alloc::sync::Arc;
 use core::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
-use pageless_fault::{FrameMemory, Machine, MaySleep, Vspace, Window};
+use pageless_fault::{FrameMemory, Machine, MaySleep, VirtAddr, Vspace, Window};
 use pageless_memmap::{Config, Memmap, Regions};
 use pageless_pfn::{ByteLen, FrameCount, Pfn, PfnFlags, PfnRange, PfnT};
 use pageless_vmap::area::{Vmalloc, VmallocConfig};
 
 pub(crate) mod failing;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) mod host;
 pub(crate) mod sim;
 
 /// What one CPU does, and the right to sleep that it has there.
@@ -20,12 +22,15 @@ pub(crate) trait Rig: Sync + Sized {
     type Space: Vspace + 'static;
     type Window: Window + 'static;
     type Machine: Machine<Window = Self::Window>;
-    type Memory: FrameMemory;
+    type Memory: FrameMemory + 'static;
 
-    /// How often each test is run, each time on another machine.
-    const TIMES: u64 = 1;
     /// How many of a thousand rounds of a stress test are made here.
     const PER_MILLE: u64;
+
+    /// How often each test is run, each time on another machine.
+    fn times() -> u64 {
+        1
+    }
 
     /// The machine for the `time`-th time, from 0.
     fn new(time: u64) -> Self;
@@ -33,7 +38,7 @@ pub(crate) trait Rig: Sync + Sized {
     fn machine(&self) -> &Self::Machine;
 
     /// At least 1024 frames.
-    fn memory(&self) -> &Self::Memory;
+    fn memory(&self) -> &Arc<Self::Memory>;
 
     /// Address space of so many pages: a multiple of 512.
     fn space(&self, pages: u64) -> Self::Space;
@@ -63,7 +68,10 @@ pub(crate) trait Rig: Sync + Sized {
 
     /// Frame `n` of the memory.
     fn frame(&self, n: u64) -> Pfn {
-        self.memory().frames().nth(n).expect("a frame of the memory")
+        self.memory()
+            .frames()
+            .nth(n)
+            .expect("a frame of the memory")
     }
 
     /// A vmalloc space of so many pages. The memmap describes every frame of the memory.
@@ -81,12 +89,13 @@ pub(crate) trait Rig: Sync + Sized {
     }
 }
 
-pub(crate) type TestVmalloc<R> =
-    Vmalloc<<R as Rig>::Space, Arc<Regions<<R as Rig>::Window>>>;
+pub(crate) type TestVmalloc<R> = Vmalloc<<R as Rig>::Space, Arc<Regions<<R as Rig>::Window>>>;
 
-/// One node, so that what comes first is certain; a cap of so many pages.
+/// One node, so that what comes first is certain; a cap of so many pages; small blocks.
 pub(crate) fn small(lazy_pages: u64) -> VmallocConfig {
-    VmallocConfig::for_cpus(1).lazy_max(ByteLen::new(lazy_pages * 4096))
+    VmallocConfig::for_cpus(1)
+        .lazy_max(ByteLen::new(lazy_pages * 4096))
+        .ram_block(FrameCount::new(128))
 }
 
 /// A frame without a descriptor.
@@ -110,6 +119,14 @@ pub(crate) fn fill<R: Rig>(rig: &R, pfn: Pfn, tag: u64) {
     rig.memory().write(pfn.phys(), &tag.to_le_bytes()).unwrap();
 }
 
+/// What the first 8 bytes at `page` of the area at `address` say; `None` if nothing is to be seen there.
+pub(crate) fn tag_at<S: Vspace>(space: &S, address: VirtAddr, page: u64) -> Option<u64> {
+    let at = address.checked_add(page * 4096)?;
+    let mut tag = [0; 8];
+    space.read(space.offset_of(at)?, &mut tag).ok()?;
+    Some(u64::from_le_bytes(tag))
+}
+
 /// The range of one frame.
 pub(crate) fn one(pfn: Pfn) -> PfnRange {
     PfnRange::try_new(pfn, FrameCount::new(1)).unwrap()
@@ -117,7 +134,7 @@ pub(crate) fn one(pfn: Pfn) -> PfnRange {
 
 /// Runs one test, as often as the rig says.
 pub(crate) fn run<R: Rig>(test: fn(&R)) {
-    for time in 0..R::TIMES {
+    for time in 0..R::times() {
         let _told = Told(time);
         let rig = R::new(time);
         test(&rig);
@@ -142,7 +159,7 @@ pub(crate) fn cpu<'a>(body: impl FnOnce(&mut MaySleep) + Send + 'a) -> Body<'a> 
 }
 
 /// [`Rig::cpus`] where any thread is a CPU.
-#[expect(dead_code, reason = "for machines whose CPUs are threads")]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn threads(bodies: Vec<Body<'_>>) {
     let run = |body: Body<'_>| {
         std::panic::catch_unwind(AssertUnwindSafe(|| body(&mut MaySleep::claim())))

@@ -114,3 +114,19 @@ fn orders_that_never_exist_are_no_visits() {
     );
     assert_eq!(allocator.injected().visits, 0);
 }
+
+#[test]
+fn the_nth_fails_and_no_other() {
+    let allocator = allocator(0, 8, bare());
+    allocator.inject(Some(Injection::Nth(2)));
+    let failed: Vec<bool> = (0..6)
+        .map(|_| match allocator.alloc(&Gfp::atomic(), order(0)) {
+            Ok(block) => {
+                allocator.free(block);
+                false
+            }
+            Err(_) => true,
+        })
+        .collect();
+    assert_eq!(failed, [false, false, true, false, false, false]);
+}

@@ -8,6 +8,7 @@ mod books;
 mod foreign_blocks;
 mod fragmentation;
 mod injection;
+mod machines;
 mod memory;
 mod oracle;
 mod percpu;

@@ -187,3 +187,82 @@ fn reclaim_that_helps_nobody_ends() {
     assert!(allocator.alloc(&Gfp::kernel(&ctx), order(0)).is_err());
     assert_eq!(allocator.statistics().events.reclaims, 16);
 }
+
+#[test]
+fn a_large_block_that_would_go_below_low_is_reclaimed_for_first() {
+    let ctx = MaySleep::claim();
+    let allocator = on_cpus(1, 64, marked());
+    // 32 stay free.
+    let kept: Vec<_> = (0..32)
+        .map(|_| allocator.alloc(&Gfp::atomic(), order(0)).unwrap())
+        .collect();
+    let keeper = Keeper::new(&allocator, kept);
+    let _guard = allocator.register_reclaimer(weak(&keeper));
+    let small = allocator.alloc(&Gfp::kernel(&ctx), order(3)).unwrap();
+    assert_eq!(keeper.asked(), []);
+    let large = allocator.alloc(&Gfp::kernel(&ctx), order(4)).unwrap();
+    // 24 were free: up to high, and 16 more.
+    assert_eq!(keeper.asked(), [24 + 16 - 24]);
+    assert_eq!(allocator.statistics().free(), frames(24));
+    allocator.free(small);
+    allocator.free(large);
+}
+
+#[test]
+fn nobody_is_asked_while_another_zone_has_enough() {
+    let ctx = MaySleep::claim();
+    let config = FrameConfig {
+        dma_frames: frames(32),
+        lowmem_reserve_ratio: 0,
+        percpu: PerCpuPlan::None,
+        ..marked()
+    };
+    let allocator = on_cpus(1, 64, config);
+    let mut held: Vec<_> = (0..32)
+        .map(|_| allocator.alloc(&Gfp::atomic(), order(0)).unwrap())
+        .collect();
+    // Both zones are at their low mark.
+    assert_eq!(allocator.statistics().events.zone_fallbacks, 16);
+    let keeper = Keeper::new(&allocator, held.split_off(8));
+    let _guard = allocator.register_reclaimer(weak(&keeper));
+    let last = held.pop().unwrap();
+    assert!(last.pfn().get() >= 32);
+    allocator.free(last);
+    held.push(allocator.alloc(&Gfp::kernel(&ctx), order(0)).unwrap());
+    assert_eq!(keeper.asked(), []);
+    held.push(allocator.alloc(&Gfp::kernel(&ctx), order(0)).unwrap());
+    // Normal lacks 8 of high, and the one that was asked for.
+    assert_eq!(keeper.asked(), [9]);
+    held.into_iter().for_each(|block| allocator.free(block));
+}
+
+#[test]
+fn that_the_other_zone_is_in_pieces_is_no_reason_to_ask() {
+    let ctx = MaySleep::claim();
+    let marks = Watermarks {
+        min: frames(8),
+        low: frames(16),
+        high: frames(24),
+    };
+    let config = FrameConfig {
+        dma_frames: frames(32),
+        lowmem_reserve_ratio: 0,
+        watermarks: WatermarkPlan::Fixed {
+            dma: Watermarks::default(),
+            normal: marks,
+        },
+        ..bare()
+    };
+    let allocator = on_cpus(1, 64, config);
+    let single = |gfp: &Gfp<'_>| allocator.alloc(gfp, order(0)).unwrap();
+    let dma: Vec<_> = (0..32).map(|_| single(&Gfp::atomic().dma())).collect();
+    let mut held: Vec<_> = (0..16).map(|_| single(&Gfp::atomic())).collect();
+    // Every second frame of Dma is free; 16 in one piece in Normal.
+    let (even, odd): (Vec<_>, Vec<_>) = dma.into_iter().partition(|b| b.pfn().get() % 2 == 0);
+    even.into_iter().for_each(|block| allocator.free(block));
+    let keeper = Keeper::new(&allocator, odd);
+    let _guard = allocator.register_reclaimer(weak(&keeper));
+    held.push(allocator.alloc(&Gfp::kernel(&ctx), order(2)).unwrap());
+    assert_eq!(keeper.asked(), []);
+    held.into_iter().for_each(|block| allocator.free(block));
+}

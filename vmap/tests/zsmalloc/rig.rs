@@ -1,11 +1,11 @@
 //! The machines that the tests run on, and a source of frames that can fail.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 
 use pageless_fault::host::{HostFrames, HostRam, HostVspace};
 use pageless_fault::shootdown::CpuId;
 use pageless_fault::sim::{SimConfig, SimMachine, SimRam, SimVspace};
+use pageless_fault::sync::Mutex;
 use pageless_fault::{FrameMemory, MaySleep, Vspace, WindowLen};
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
 use pageless_vmap::frames::Gfp;
@@ -93,12 +93,12 @@ impl<'m, M: FrameMemory> Frames<'m, M> {
 
     /// Lets `left` more requests succeed.
     pub(crate) fn fail_after(&self, left: u64) {
-        self.state.lock().unwrap().left = left;
+        self.state.lock().left = left;
     }
 
     /// Frames that have not come back.
     pub(crate) fn out(&self) -> u64 {
-        self.state.lock().unwrap().out.len() as u64
+        self.state.lock().out.len() as u64
     }
 }
 
@@ -110,7 +110,7 @@ impl<M: FrameMemory> FrameSource for Frames<'_, M> {
     }
 
     fn take(&self, _: &Gfp<'_>) -> Result<Frame, NoFrame> {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         state.left = state.left.checked_sub(1).ok_or(NoFrame)?;
         let frame = state.free.pop().ok_or(NoFrame)?;
         assert!(state.out.insert(frame.pfn()), "handed out twice");
@@ -118,10 +118,10 @@ impl<M: FrameMemory> FrameSource for Frames<'_, M> {
     }
 
     fn give_back(&self, frame: Frame) {
-        let mut state = self.state.lock().unwrap();
-        assert!(state.out.remove(&frame.pfn()), "given back twice");
         let range = PfnRange::try_new(frame.pfn(), FrameCount::new(1)).unwrap();
         self.memory.retire(range);
+        let mut state = self.state.lock();
+        assert!(state.out.remove(&frame.pfn()), "given back twice");
         state.free.push(frame);
     }
 }

@@ -84,20 +84,7 @@ impl Processor for Cpu {
 
     fn relax(&self, turn: u32) {
         hooks::wait("relax", u64::from(turn));
-        if self.core.borrow().is_none() {
-            // Falling asleep, or waking, and waiting for the seat: whoever holds it serves in this CPU's place.
-            return;
-        }
-        if !Mutant::WaitsUninterruptible.active() {
-            self.take_signals();
-        }
-        // Who waits executes many instructions: the next tick is near.
-        let left = self.until_tick.get().min(2);
-        if left == 1 {
-            self.tick();
-        } else if left > 1 {
-            self.until_tick.set(left - 1);
-        }
+        self.serve_while_waiting();
     }
 
     fn ticks(&self) -> u64 {
@@ -138,6 +125,26 @@ impl Processor for Cpu {
         match &self.apart {
             None => hooks::advance_to(then),
             Some(clock) => clock.set(clock.get().max(then)),
+        }
+    }
+}
+
+impl Cpu {
+    /// What a CPU does that waits, between one look and the next: answers others, and lets time pass.
+    pub(in crate::sim) fn serve_while_waiting(&self) {
+        if self.core.borrow().is_none() {
+            // Falling asleep, or waking, and waiting for the seat: whoever holds it serves in this CPU's place.
+            return;
+        }
+        if !Mutant::WaitsUninterruptible.active() {
+            self.take_signals();
+        }
+        // Who waits executes many instructions: the next tick is near.
+        let left = self.until_tick.get().min(2);
+        if left == 1 {
+            self.tick();
+        } else if left > 1 {
+            self.until_tick.set(left - 1);
         }
     }
 }

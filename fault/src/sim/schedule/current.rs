@@ -165,7 +165,8 @@ fn wait_for_lock(turn: u32) {
     const HOPELESS: u32 = 1 << 16;
 
     if is_running() {
-        return wait(Event::new("lock", 0));
+        wait(Event::new("lock", 0));
+        return crate::sim::current::serve_while_waiting();
     }
     if turn >= HOPELESS {
         panics::set_quiet(false);
