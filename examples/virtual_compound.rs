@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     };
     let taken = pages.frames().fragment(how)?;
     let free = pages.frames().statistics();
-    println!("\nfragmented, {} of 4096 frames free:", free.free());
+    println!("\nfragmented: {} of 4096 are free:", free.free());
     print!("{free}");
     let unusable = free.blocks().unusable_index(order);
     println!("of them, no use for 64 KiB: {unusable}");

@@ -20,6 +20,8 @@
 
 use pageless_fault::sync::atomic::{AtomicU64, Ordering};
 
+use crate::mutant::Mutant;
+
 use super::class::{CLASS_DELTA, ChainSize, MAX_OBJECT, MIN_CLASS};
 
 /// Zspages of one shape that a pool can have.
@@ -120,7 +122,7 @@ impl<'p> Pin<'p> {
     fn attempt(slot: &'p AtomicU64, alone: bool) -> Option<Self> {
         let word = slot.load(Ordering::Relaxed);
         let after = match (alone, word & PINS) {
-            (true, 0) => word | ALONE,
+            (true, pins) if pins == 0 || Mutant::HeldObjectMoved.active() => word | ALONE,
             (false, pins) if pins < READERS => word + 1,
             _ => return None,
         };

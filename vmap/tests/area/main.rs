@@ -13,6 +13,8 @@ mod injected_failures;
 mod interrupts_off;
 mod listing;
 mod mixed_lists;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod put_off;
 mod reading;
 mod reuse;
 mod rig;
