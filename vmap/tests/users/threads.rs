@@ -142,25 +142,39 @@ fn who_waits_is_woken_in_turn_and_nobody_else_is() {
             let turn = AtomicU32::new(0);
             let order_of_waking = Mutex::new(Vec::new());
             let done = AtomicBool::new(false);
+            // Who has asked twice, and is not told that it is over, stands in the queue until he is woken.
+            let asked = AtomicU32::new(0);
+            let all_have_asked = |times: u32| {
+                while asked.load(Ordering::Acquire) < times {
+                    thread::yield_now();
+                }
+            };
             thread::scope(|scope| {
                 for me in 0..4_u32 {
                     let (table, turn, order_of_waking) = (&table, &turn, &order_of_waking);
+                    let asked = &asked;
                     scope.spawn(move || {
                         let ctx = MaySleep::claim();
-                        table.wait(&ctx, key, || turn.load(Ordering::Acquire) > me);
+                        table.wait(&ctx, key, || {
+                            let is_over = turn.load(Ordering::Acquire) > me;
+                            asked.fetch_add(1, Ordering::Release);
+                            is_over
+                        });
                         order_of_waking.lock().unwrap().push(me);
                     });
-                    while table.waiting(key) <= me as usize {
-                        thread::yield_now();
-                    }
+                    all_have_asked(2 * (me + 1));
+                    assert_eq!(table.waiting(key), me as usize + 1);
                 }
                 let waits_for_other = scope.spawn(|| {
                     let ctx = MaySleep::claim();
-                    table.wait(&ctx, other, || done.load(Ordering::Acquire));
+                    table.wait(&ctx, other, || {
+                        let is_over = done.load(Ordering::Acquire);
+                        asked.fetch_add(1, Ordering::Release);
+                        is_over
+                    });
                 });
-                while table.waiting(other) == 0 {
-                    thread::yield_now();
-                }
+                all_have_asked(10);
+                assert_eq!(table.waiting(other), 1);
                 for me in 0..4 {
                     turn.store(me + 1, Ordering::Release);
                     assert_eq!(table.wake(key, 1), 1);
