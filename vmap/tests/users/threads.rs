@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::Mutex;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{TrySendError, sync_channel};
 use std::thread;
 
 use pageless_fault::{MaySleep, VirtAddr};
@@ -51,12 +51,10 @@ fn objects_go_from_hand_to_hand_and_stay_what_they_are() {
                                 free((object, bytes));
                             } else {
                                 let mut given = (object, bytes);
-                                while let Err(full) = sender.try_send(given) {
-                                    given = match full {
-                                        std::sync::mpsc::TrySendError::Full(given)
-                                        | std::sync::mpsc::TrySendError::Disconnected(given) => {
-                                            given
-                                        }
+                                while let Err(refused) = sender.try_send(given) {
+                                    given = match refused {
+                                        TrySendError::Full(given) => given,
+                                        TrySendError::Disconnected(_) => panic!("alone"),
                                     };
                                     if let Ok(got) = receiver.try_recv() {
                                         free(got);
