@@ -22,6 +22,7 @@ use crate::area::listing::AreaKind;
 use crate::area::space::{AllocAreaError, Area, AreaSpace, SpaceTag};
 use crate::area::span::{PageNumber, Span, offset};
 use crate::frames::{Context, Order};
+use crate::mutant::Mutant;
 
 /// The most pages of one small mapping: Linux's `VMAP_MAX_ALLOC`, the bits of a word.
 pub const RAM_MOST: u64 = 64;
@@ -110,6 +111,9 @@ struct RamBlock {
 impl RamBlock {
     /// Bits of pages that may not be mapped now, in one word.
     fn taken(&self, word: usize) -> u64 {
+        if Mutant::DirtyPagesReused.active() {
+            return self.used.0[word];
+        }
         self.used.0[word] | self.dirty.0[word] | self.flushing.0[word]
     }
 
@@ -118,6 +122,9 @@ impl RamBlock {
         let words = (self.pages / 64) as usize;
         for n in 0..words {
             let word = (self.hint + n) % words;
+            if self.taken(word) == u64::MAX {
+                continue;
+            }
             let next = if word + 1 < words {
                 self.taken(word + 1)
             } else {
@@ -152,6 +159,8 @@ struct CpuBlocks {
     blocks: BTreeMap<PageNumber, RamBlock>,
     /// Where there was room last.
     last: PageNumber,
+    /// The number of the purge that looks here next: it covers what is dirty now.
+    next_purge: u64,
 }
 
 impl CpuBlocks {
@@ -215,11 +224,13 @@ impl RamBlocks {
         }
     }
 
-    /// Marks what is dirty as being flushed, and says what that is.
-    pub(crate) fn dirty_runs(&self) -> Vec<RamRun> {
+    /// Marks what is dirty as being flushed, for purge `number`, and says what that is.
+    pub(crate) fn dirty_runs(&self, number: u64) -> Vec<RamRun> {
         let mut runs = Vec::new();
         for (cpu, blocks) in (0_u16..).zip(&self.cpus) {
-            for (&block, books) in &mut blocks.0.lock().blocks {
+            let mut blocks = blocks.0.lock();
+            blocks.next_purge = number + 1;
+            for (&block, books) in &mut blocks.blocks {
                 let dirty = core::mem::take(&mut books.dirty);
                 runs.extend(dirty.runs().map(|(first, pages)| RamRun {
                     cpu,
@@ -514,7 +525,7 @@ impl<S: Vspace> AreaSpace<S> {
             books.used.clear(run.first, run.pages);
             books.dirty.set(run.first, run.pages);
         }
-        self.purge.next()
+        blocks.next_purge
     }
 
     /// A mapping that failed behind its first `mapped` pages.

@@ -32,12 +32,11 @@ where
         page: Page<'p, M, S, W>,
     ) -> Result<Vec<Page<'p, M, S, W>>, SplitError> {
         let head = page.head();
-        let references = page.references();
-        if references != 1 {
-            return Err(SplitError::Shared { head, references });
-        }
-        let (_, head) = page.into_parts();
         let held = self.ram.held(head);
+        held.count_off()
+            .map_err(|references| SplitError::Shared { head, references })?;
+        // It has been counted off.
+        let (_, head) = page.into_parts();
         let mark = held.mark();
         let pages: Vec<Pfn> = if mark.has(VIRTUAL) {
             self.dissolve(ctx, head)?;

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use pageless_fault::shootdown::CpuId;
 use pageless_fault::sim::{SimConfig, SimMachine, SimVspace};
 use pageless_fault::sync::atomic::{AtomicU64, Ordering};
-use pageless_fault::{MaySleep, Protection, WindowLen};
+use pageless_fault::{MaySleep, Protection, WindowLen, WindowOffset};
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
 
 use super::{AllocAreaError, AreaSpace, MapAreaError};
@@ -184,5 +184,35 @@ fn an_area_in_hand_is_mapped_piece_by_piece_and_given_back_without_a_flush_if_it
         world.settled(ctx, 0);
         assert_eq!(world.released(), 2);
         assert_eq!(areas.counters().purged_pages, 11);
+    });
+}
+
+#[test]
+fn what_is_mapped_when_a_panic_comes_is_not_given_back() {
+    /// Gives back by being dropped, as references do.
+    struct Given(Arc<AtomicU64>);
+
+    impl Drop for Given {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    on_a_machine(|world, ctx| {
+        let given = Arc::clone(&world.released);
+        let too_many = world.run.count().checked_add(FrameCount::new(1)).unwrap();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            world.areas.map_runs(
+                Context::MaySleep(ctx),
+                too_many,
+                [world.run],
+                Protection::Read,
+                AreaKind::Map,
+                Box::new(alloc::vec![Given(given)]),
+            )
+        }));
+        assert!(panicked.is_err());
+        let shown = pageless_fault::Vspace::translate(&world.areas.space, WindowOffset::new(0));
+        assert_eq!((shown, world.released()), (Some(world.run.start()), 0));
     });
 }
