@@ -11,8 +11,8 @@
 //! | 4 | destructor: 0 is none | place in the block |
 //! | 5, 6 | number of the next page, where it cannot be told by counting | the same |
 //!
-//! Word 0 is what is written last when a block is made, and cleared first when a tail is taken down. That of the head goes last of all: it
-//! is what says how the others are found.
+//! Word 0 is what is written last of a tail when a block is made, and of a head before its count. It is cleared first when a tail is
+//! taken down; that of the head goes last of all: it is what says how the others are found.
 
 use pageless_fault::Window;
 use pageless_memmap::PageRef;
@@ -78,6 +78,8 @@ pub(super) trait Marked {
     fn set_count(&self, count: u32);
     /// One more reference to a block that has any; `false` if it has none, or too many.
     fn count_up(&self) -> bool;
+    /// Takes the only reference away, if there is only one: nobody gets another. Otherwise, how many there are.
+    fn take_only(&self) -> Result<(), u32>;
     /// One reference less; `true` if it was the last.
     fn count_down(&self) -> bool;
     /// Words 2 and 3.
@@ -127,6 +129,12 @@ impl<W: Window> Marked for PageRef<'_, W> {
             }
         };
         self.update_private(COUNT, up).is_ok()
+    }
+
+    fn take_only(&self) -> Result<(), u32> {
+        // Acquire: what all others did comes before what is done to the block now. Pairs with the Release in `count_down`.
+        let only = |count: u32| (count == 1).then_some(0);
+        self.update_private(COUNT, only).map(|_| ())
     }
 
     fn count_down(&self) -> bool {

@@ -32,12 +32,12 @@ where
         page: Page<'p, M, S, W>,
     ) -> Result<Vec<Page<'p, M, S, W>>, SplitError> {
         let head = page.head();
-        let references = page.references();
-        if references != 1 {
+        let held = self.ram.held(head);
+        // As when a block ends: whoever looks it up meanwhile gets no reference.
+        if let Err(references) = held.take_only() {
             return Err(SplitError::Shared { head, references });
         }
-        let (_, head) = page.into_parts();
-        let held = self.ram.held(head);
+        let _no_reference = page.into_parts();
         let mark = held.mark();
         let pages: Vec<Pfn> = if mark.has(VIRTUAL) {
             self.dissolve(ctx, head)?;
