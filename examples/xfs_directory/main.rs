@@ -19,7 +19,7 @@ use disk::{Disk, Image};
 use mapped::Mapper;
 use xfs::directory::Directory;
 use xfs::inode::Fork;
-use xfs::log::{Log, State, recover};
+use xfs::log::{Log, Recovered, State, recover};
 use xfs::object::Objects;
 use xfs::volume::{Source, Volume};
 
@@ -158,12 +158,21 @@ fn put_back<'d, 'i>(
     let objects = &mapper;
     let directory = Directory::open(volume, &objects, &arguments.path)?;
     let count = records.len();
-    let done = recover(records, &directory, &objects)?;
+    let Recovered {
+        others,
+        cancelled,
+        seen,
+        items,
+        bytes,
+        blocks,
+        most,
+    } = recover(records, &directory, &objects)?;
     disk.flush().map_err(String::from)?;
     println!(
-        "of {count} records: {} changes put back, {} bytes, in {} directory blocks of up to {} pieces; {} the device had \
-         seen, {} were cancelled, {} were about other things and are left alone",
-        done.items, done.bytes, done.blocks, done.most, done.seen, done.cancelled, done.others
+        "{count} records of the log: {items} changes put back, {bytes} bytes in {blocks} directory blocks, of up to {most} pieces each"
+    );
+    println!(
+        "{seen} the device had seen, {cancelled} were cancelled; {others} are about other things, and are left alone"
     );
     Ok(())
 }

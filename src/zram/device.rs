@@ -28,6 +28,27 @@ use super::table::Table;
 ///
 /// A page that finds no room, for want of frames or by the [limit](Zram::set_mem_limit), fails with [`BlkError::NoSpace`]; what was there
 /// before stays, and so do the pages of the same bio before it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use pageless::block::{Bio, HeapFrames, Sector, submit_sync};
+/// use pageless::fault::host::HostRam;
+/// use pageless::pfn::{ByteLen, FrameCount, Pfn, PfnRange};
+/// use pageless::vmap::compress::{CompressedStore, Lz4};
+/// use pageless::vmap::frames::{FrameAllocator, FrameConfig};
+/// use pageless::zram::Zram;
+///
+/// let frames = PfnRange::try_new(Pfn::try_new(0x1_0000)?, FrameCount::new(1024))?;
+/// let frames = FrameAllocator::new(Arc::new(HostRam::new(frames)?), FrameConfig::default())?;
+/// let memory = HeapFrames::new(Pfn::try_new(0x100)?, FrameCount::new(1))?;
+/// let buffer = memory.segment(0, ByteLen::new(4096)).ok_or("no such memory")?;
+///
+/// // 1 TiB, of which a page is one word, and takes nothing.
+/// let disk = Zram::new(ByteLen::new(1 << 40), CompressedStore::new(frames, Lz4), &memory)?;
+/// submit_sync(&disk, Bio::write(Sector::new(1 << 30), buffer))?.result()?;
+/// assert_eq!(disk.mm_stat().to_string(), "    4096        0        0        0        0        1        0        0        0");
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 pub struct Zram<F: FrameSource, C: Compressor, M, W = NoWindows> {
     store: CompressedStore<F, C, W>,
     table: Table,

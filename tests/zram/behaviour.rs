@@ -136,7 +136,7 @@ fn what_is_written_over_gives_its_memory_back<R: Rig>(
     let memory = memory();
     let disk = Disk::new(frames, &memory, algorithm, 1024);
     let mut random = Random::new(5);
-    for _ in 0..20 {
+    for _ in 0..5 {
         for page in (0..1024).step_by(MOST) {
             let pages: Vec<_> = (0..MOST).map(|_| random.text(200)).collect();
             disk.write(page, &pages).unwrap();

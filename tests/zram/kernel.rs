@@ -1,14 +1,19 @@
 //! The same pages through the kernel's zram and through ours: what each needs to keep them.
 
+use alloc::collections::BTreeSet;
+
+use pageless::pfn::{ByteLen, PAGE_SIZE};
 use pageless::vmap::compress::{Algorithm, Page};
+use pageless::vmap::zsmalloc::{ChainSize, ClassTable};
 use pageless::zram::MmStat;
 
 use crate::corpus;
 use crate::disk::{Disk, MOST, memory};
 use crate::kernel_zram::KernelZram;
+use crate::pages::Random;
 use crate::rig::{Host, Rig};
 
-/// Our memory for each stored byte is at most so many thousandths of the kernel's.
+/// Our memory for each stored byte is at most this much of the kernel's.
 const AT_MOST: f64 = 1.02;
 
 /// From each tree of the corpus, in bytes: below some MiB in all, what counts is how many size classes have a zspage that is hardly used.
@@ -23,17 +28,19 @@ fn most() -> usize {
     mib << 20
 }
 
-fn ours(algorithm: Algorithm, pages: &[Page]) -> MmStat {
-    let mut stat = MmStat::default();
+/// What we need for them, and the bytes of books beside it, which the kernel has as well and does not tell.
+fn ours(algorithm: Algorithm, pages: &[Page]) -> (MmStat, ByteLen) {
+    let mut needed = (MmStat::default(), ByteLen::ZERO);
     Host::run(pages.len() as u64 + 1024, |frames| {
         let memory = memory();
         let disk = Disk::new(frames, &memory, algorithm, pages.len() as u64);
         for (nth, pages) in pages.chunks(MOST).enumerate() {
             disk.write((nth * MOST) as u64, pages).unwrap();
         }
-        stat = disk.zram.mm_stat();
+        let books = disk.zram.store().objects().metadata();
+        needed = (disk.zram.mm_stat(), books);
     });
-    stat
+    needed
 }
 
 #[test]
@@ -50,7 +57,7 @@ fn we_need_at_most_a_fiftieth_more_memory_than_the_kernel() {
         "", "orig", "compr", "used", "limit", "max", "same", "compact", "huge", "since"
     );
     for algorithm in Algorithm::ALL {
-        let ours = ours(algorithm, &pages);
+        let (ours, books) = ours(algorithm, &pages);
         let Some(theirs) = kernel.store(algorithm, pages.iter()) else {
             continue;
         };
@@ -59,9 +66,38 @@ fn we_need_at_most_a_fiftieth_more_memory_than_the_kernel() {
         let ratio = per_byte(ours) / per_byte(theirs);
         println!("{algorithm:>4} ours   {ours}");
         println!("{algorithm:>4} kernel {theirs}");
-        println!("{algorithm:>4} memory for each stored byte: {ratio:.4} of the kernel's");
+        println!(
+            "{algorithm:>4} memory for each stored byte: {ratio:.4} of the kernel's; our books beside it: {books}"
+        );
         assert_eq!(ours.orig_data_size, theirs.orig_data_size);
         assert_eq!(ours.same_pages, theirs.same_pages);
         assert!(ratio <= AT_MOST, "{algorithm}: {ratio:.4}");
     }
+}
+
+/// One page of each compressed size: as many frames as the size's class has in ours.
+#[test]
+fn an_object_of_each_size_takes_the_frames_that_it_takes_in_the_kernel() {
+    let Some(mut kernel) = KernelZram::claim() else {
+        return;
+    };
+    let classes = ClassTable::new(ChainSize::DEFAULT);
+    let mut random = Random::new(1);
+    let mut seen = BTreeSet::new();
+    for noise in (0..3700).step_by(41) {
+        let page = random.text(noise);
+        let Some(stat) = kernel.store(Algorithm::Lz4, [page].iter()) else {
+            return;
+        };
+        let size = stat.compr_data_size.get() as usize;
+        let class = classes.shapes()[classes.index_of(size).unwrap()];
+        assert_eq!(
+            stat.mem_used_total.get(),
+            u64::from(class.pages) * PAGE_SIZE,
+            "{size} bytes: a kernel built for other zspages than of at most {} frames?",
+            ChainSize::DEFAULT.get()
+        );
+        seen.insert(class.number);
+    }
+    assert!(seen.len() > 40, "{seen:?}");
 }

@@ -16,7 +16,8 @@ const PAGES: u64 = 600;
 
 /// What is stored where.
 struct Oracle {
-    pages: BTreeMap<u64, Page>,
+    /// Each with the bytes that it is stored as; none for one word over and over.
+    pages: BTreeMap<u64, (Page, Option<usize>)>,
     huge_since: u64,
     notify_free: u64,
 }
@@ -47,27 +48,27 @@ fn run<R: Rig>(frames: &Frames<'_, R>, algorithm: Algorithm, seed: u64, steps: u
             }
             2..=4 => {
                 let expected: Vec<Page> = range
-                    .map(|page| oracle.pages.get(&page).copied().unwrap_or([0; PAGE]))
+                    .map(|page| oracle.pages.get(&page).map_or([0; PAGE], |(page, _)| *page))
                     .collect();
                 assert!(disk.read(first, count as usize).unwrap() == expected);
             }
             _ => {
                 let pages: Vec<_> = range.clone().map(|_| random.page()).collect();
                 disk.write(first, &pages).unwrap();
-                oracle.huge_since += pages
-                    .iter()
-                    .filter(|page| size_of(page) == Some(PAGE))
-                    .count() as u64;
-                oracle.pages.extend(range.zip(pages));
+                let sized = pages.iter().map(|page| (*page, size_of(page)));
+                let sized: Vec<_> = sized.collect();
+                let huge = sized.iter().filter(|(_, size)| *size == Some(PAGE));
+                oracle.huge_since += huge.count() as u64;
+                oracle.pages.extend(range.zip(sized));
             }
         }
-        let sizes: Vec<_> = oracle.pages.values().map(size_of).collect();
+        let sizes: Vec<_> = oracle.pages.values().map(|(_, size)| size).collect();
         let stat = disk.zram.mm_stat();
         let expected = MmStat {
             orig_data_size: ByteLen::new(oracle.pages.len() as u64 * PAGE_SIZE),
-            compr_data_size: ByteLen::new(sizes.iter().flatten().sum::<usize>() as u64),
+            compr_data_size: ByteLen::new(sizes.iter().copied().flatten().sum::<usize>() as u64),
             same_pages: sizes.iter().filter(|size| size.is_none()).count() as u64,
-            huge_pages: sizes.iter().filter(|size| **size == Some(PAGE)).count() as u64,
+            huge_pages: sizes.iter().filter(|size| ***size == Some(PAGE)).count() as u64,
             huge_pages_since: oracle.huge_since,
             ..stat
         };
@@ -76,7 +77,7 @@ fn run<R: Rig>(frames: &Frames<'_, R>, algorithm: Algorithm, seed: u64, steps: u
         assert!(stat.mem_used_max >= stat.mem_used_total);
         assert_eq!(disk.zram.io_stat().notify_free, oracle.notify_free);
     }
-    for (page, expected) in &oracle.pages {
+    for (page, (expected, _)) in &oracle.pages {
         assert!(disk.read(*page, 1).unwrap() == [*expected]);
     }
 }

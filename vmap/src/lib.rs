@@ -37,6 +37,7 @@
 extern crate alloc;
 
 pub mod area;
+pub mod buffer_pool;
 pub mod compound;
 pub mod compress;
 pub mod frames;
@@ -48,5 +49,7 @@ pub mod frames;
 ))]
 pub mod host;
 mod mutant;
+pub mod slab;
+pub mod wait_table;
 pub mod zcache;
 pub mod zsmalloc;

@@ -140,6 +140,30 @@ pub enum ZcachePutError {
 }
 
 /// Compressed pages by (pool, object, index).
+///
+/// ```
+/// use std::sync::Arc;
+/// use pageless_fault::{MaySleep, host::HostRam};
+/// use pageless_pfn::{FrameCount, Pfn, PfnRange};
+/// use pageless_vmap::compress::{CompressedStore, Lzo, PAGE};
+/// use pageless_vmap::frames::{FrameAllocator, FrameConfig, Gfp};
+/// use pageless_vmap::zcache::{Key, ObjectId, PageIndex, PoolKind, Zcache, ZcacheConfig};
+///
+/// let frames = PfnRange::try_new(Pfn::try_new(0x1_0000)?, FrameCount::new(1024))?;
+/// let frames = FrameAllocator::new(Arc::new(HostRam::new(frames)?), FrameConfig::default())?;
+/// let cache = Zcache::new(CompressedStore::new(frames, Lzo), ZcacheConfig::default());
+/// let pool = cache.create_pool(PoolKind::Ephemeral).ok_or("no more pools")?;
+///
+/// let ctx = MaySleep::claim();
+/// let key = Key { pool, object: ObjectId::new(2), index: PageIndex::new(0) };
+/// cache.put_page(&Gfp::kernel(&ctx), key, &[7; PAGE])?;
+/// let mut page = [0; PAGE];
+/// assert!(cache.get_page(&ctx, key, &mut page)?);
+/// assert_eq!(page, [7; PAGE]);
+/// // It was taken out.
+/// assert!(!cache.get_page(&ctx, key, &mut page)?);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 pub struct Zcache<F: FrameSource, C: Compressor, W = NoWindows> {
     store: CompressedStore<F, C, W>,
     config: ZcacheConfig,

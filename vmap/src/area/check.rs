@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use pageless_fault::Vspace;
 use pageless_fault::sync::atomic::Ordering;
+use pageless_pfn::PAGE_SIZE;
 
 use crate::area::listing::AreaKind;
 use crate::area::node::State;
@@ -25,10 +26,17 @@ impl<S: Vspace> AreaSpace<S> {
             free.self_check()?;
             spans.extend(free.holes());
         }
+        // Put off: addresses that were never mapped, and areas that have left the page table.
+        let mut never: Vec<Span> = Vec::new();
+        let mut leaving: Vec<PageNumber> = Vec::new();
         for _ in 0..self.deferred.len() {
             if let Some(deferred) = self.deferred.pop() {
-                if let Deferred::Never(span) = &deferred {
-                    spans.push(*span);
+                match &deferred {
+                    Deferred::Never(span) => never.push(*span),
+                    Deferred::Lazy(unflushed) => {
+                        leaving.push(unflushed.range().start().get() / PAGE_SIZE);
+                    }
+                    _ => {}
                 }
                 self.deferred.push(deferred);
             }
@@ -43,6 +51,7 @@ impl<S: Vspace> AreaSpace<S> {
                     return Err("areas: a record in the wrong place");
                 }
                 spans.push(record.span);
+                never.retain(|span| span != &record.span);
                 if record.pages + self.guard() > record.span.pages() {
                     return Err("areas: no room for the guard page");
                 }
@@ -51,9 +60,13 @@ impl<S: Vspace> AreaSpace<S> {
                     State::Busy(_) if mapped != record.pages => {
                         return Err("areas: pages in use that show nothing, or others that do");
                     }
-                    State::Lazy | State::Quarantined if mapped > 0 => {
+                    State::Leaving if !leaving.contains(first) => {
+                        return Err("areas: an unmapping that nobody will finish");
+                    }
+                    State::Leaving | State::Lazy | State::Quarantined if mapped > 0 => {
                         return Err("areas: something is mapped that is unmapped");
                     }
+                    State::Leaving => lazy += record.span.pages(),
                     State::Lazy => {
                         lazy += record.span.pages();
                         waiting += 1;
@@ -74,6 +87,7 @@ impl<S: Vspace> AreaSpace<S> {
                 return Err("areas: not all that is unmapped is in the list");
             }
         }
+        spans.append(&mut never);
         for span in self.ram.used() {
             if self.mapped(span) != span.pages() {
                 return Err("small mappings: a page in use that shows nothing");

@@ -12,6 +12,7 @@ pub(crate) struct Counts {
     pub(crate) refills: Count,
     pub(crate) unmapped: Count,
     pub(crate) deferred: Count,
+    pub(crate) not_found: Count,
     pub(crate) ram_mapped: Count,
     pub(crate) ram_unmapped: Count,
     pub(crate) ram_blocks: Count,
@@ -59,6 +60,8 @@ pub struct AreaCounters {
     pub unmapped: u64,
     /// Unmappings that were put off because a lock was taken and the caller could not wait.
     pub deferred: u64,
+    /// Of them, those that turned out to name no area that was in use.
+    pub not_found: u64,
     /// Mappings that failed so far, for whatever reason.
     pub failed: u64,
     /// Small mappings made so far.

@@ -118,3 +118,6 @@ impl FreeTree {
         self.pages -= span.pages();
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

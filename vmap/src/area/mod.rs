@@ -27,10 +27,40 @@
 //!
 //! ```
 //! # #[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))] {
-//! use pageless_vmap::area::VmallocConfig;
-//! // Unmapped addresses wait for a shootdown, up to 96 MiB of them on a machine of 4 CPUs.
-//! assert_eq!(VmallocConfig::for_cpus(4).lazy_max.get(), 96 << 20);
+//! use std::sync::Arc;
+//! use pageless_fault::host::{HostFrames, HostMachine, HostRam, HostVspace};
+//! use pageless_fault::{FrameMemory, MaySleep, Protection, Vspace, WindowLen};
+//! use pageless_memmap::{Config, Memmap};
+//! use pageless_pfn::{FrameCount, Pfn, PfnFlags, PfnRange, PfnT};
+//! use pageless_vmap::area::{Vmalloc, VmallocConfig};
+//!
+//! let ctx = MaySleep::claim();
+//! let frames = PfnRange::try_new(Pfn::try_new(0x1000)?, FrameCount::new(64))?;
+//! let ram = HostRam::new(frames)?;
+//! let memmap = Arc::new(Memmap::attach(&HostMachine::new()?, frames, Config::default())?);
+//! let len = WindowLen::covering(64 << 20).ok_or("too long")?;
+//! let space = HostVspace::reserve(HostFrames::of_ram(&ram)?, len)?;
+//! let vm = Vmalloc::new(space, Arc::clone(&memmap), VmallocConfig::for_cpus(4));
+//!
+//! // Three frames, of which the second has a descriptor.
+//! let nth = |n, flags| Some(PfnT::new(frames.nth(n)?, flags));
+//! let list = [nth(40, PfnFlags::DEV), nth(7, PfnFlags::DEV | PfnFlags::MAP), nth(9, PfnFlags::DEV)];
+//! let list = list.map(|frame| frame.expect("one of 64"));
+//! let at = vm.vmap(&ctx, &list, Protection::ReadWrite)?;
+//! assert_eq!(memmap.get(&ctx, list[1].paged()?)?.references(), 2);
+//!
+//! // Written in one piece, found in the frames.
+//! let middle = vm.space().offset_of(at).and_then(|at| at.checked_add(4094)).ok_or("not there")?;
+//! vm.space().write(middle, b"across")?;
+//! let mut found = [0; 4];
+//! ram.read(list[1].phys(), &mut found)?;
+//! assert_eq!(&found, b"ross");
+//!
+//! vm.vunmap(&ctx, at)?;
+//! vm.purge(&ctx)?;
+//! assert_eq!(memmap.get(&ctx, list[1].paged()?)?.references(), 1);
 //! # }
+//! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 
 mod check;
@@ -47,6 +77,7 @@ mod read;
 mod release;
 mod space;
 mod span;
+mod vmalloc;
 mod vmap;
 
 pub use config::VmallocConfig;
@@ -58,4 +89,5 @@ pub use ram::{Aliased, MapRamError, RAM_MOST, RamMapping};
 pub use read::Vread;
 pub use release::{Release, Unreachable};
 pub use space::{AllocAreaError, Area, AreaSpace, Backlog, MapAreaError, VunmapError};
+pub use vmalloc::VmallocError;
 pub use vmap::{Vmalloc, VmapError};

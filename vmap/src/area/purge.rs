@@ -56,8 +56,8 @@ impl fmt::Display for Purged {
 
 /// The state of purging.
 ///
-/// Purges are numbered from 0. What was unmapped when `begun` was still `n` is covered by purge `n`: the purge raises `begun` before
-/// it looks, under each lock that somebody who unmaps has released before he reads the number.
+/// Purges are numbered from 0. Which of them covers a small mapping is known where that waits: each CPU's blocks have the number of the
+/// purge that looks at them next, under the lock under which it looks.
 #[derive(Debug)]
 pub(crate) struct PurgeState {
     /// Whose turn it is.
@@ -67,12 +67,12 @@ pub(crate) struct PurgeState {
     /// | false | nobody purges | the one who did, with Release |
     /// | true | somebody purges | whoever finds it false, with Acquire |
     taken: AtomicBool,
-    /// How many purges have begun. `Relaxed`: the locks under which a purge looks order it with those who unmap.
+    /// How many purges have begun. `Relaxed`: only who has the turn uses it.
     begun: AtomicU64,
     /// How many purges have ended. Release by the purge that ended; Acquire in [`PurgeState::has_proved`].
     ended: AtomicU64,
-    /// Those of them that failed. A list, since after one failure there are few others.
-    failed: Mutex<Vec<u64>>,
+    /// Those of them that have no proof: they failed, or are not through. A list, since after one failure there are few others.
+    unproved: Mutex<Vec<u64>>,
     pub(crate) counts: PurgeCounts,
 }
 
@@ -82,7 +82,7 @@ impl Default for PurgeState {
             taken: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
-            failed: Mutex::new(Vec::new()),
+            unproved: Mutex::new(Vec::new()),
             counts: PurgeCounts::default(),
         }
     }
@@ -114,27 +114,25 @@ impl PurgeState {
         Turn(&self.taken)
     }
 
-    /// The purge that covers what its caller has unmapped under a lock that he still holds.
-    pub(crate) fn next(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
-    }
-
     /// Whether purge `number` has ended, with a proof.
     pub(crate) fn has_proved(&self, number: u64) -> bool {
         if Mutant::EarlierPurgeTrusted.active() {
             return self.ended.load(Ordering::Acquire) >= number;
         }
         // Acquire pairs with the Release in `end`: whoever reuses what was unmapped does so after its flush.
-        self.ended.load(Ordering::Acquire) > number && !self.failed.lock().contains(&number)
+        self.ended.load(Ordering::Acquire) > number && !self.unproved.lock().contains(&number)
     }
 
+    /// By whoever has the turn. Without a proof until it [ends](Self::end) with one: it may never end.
     fn begin(&self) -> u64 {
-        self.begun.fetch_add(1, Ordering::Relaxed)
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        self.unproved.lock().push(number);
+        number
     }
 
     fn end(&self, number: u64, proved: bool) {
-        if !proved {
-            self.failed.lock().push(number);
+        if proved {
+            self.unproved.lock().retain(|other| *other != number);
         }
         // Release pairs with the Acquire in `has_proved`.
         self.ended.store(number + 1, Ordering::Release);
@@ -170,7 +168,7 @@ impl<S: Vspace> AreaSpace<S> {
         let mut released = Vec::new();
         let turn = self.purge.turn(&self.space);
         let number = self.purge.begin();
-        let purged = self.purge_alone(ctx, depth, &mut released);
+        let purged = self.purge_alone(ctx, depth, number, &mut released);
         self.purge.end(number, purged.is_ok());
         drop(turn);
         // With no lock held: what is released may well unmap something itself.
@@ -180,11 +178,12 @@ impl<S: Vspace> AreaSpace<S> {
         purged
     }
 
-    /// A purge, by whoever has the turn.
+    /// Purge `number`, by whoever has the turn.
     fn purge_alone(
         &self,
         ctx: &MaySleep,
         depth: Depth,
+        number: u64,
         released: &mut Vec<Holds>,
     ) -> Result<Purged, UnmapError> {
         let mut spare = Vec::new();
@@ -200,7 +199,7 @@ impl<S: Vspace> AreaSpace<S> {
             areas,
             tails,
             refused,
-        } = self.gather();
+        } = self.gather(number);
         let mut purged = self.measure(&mut batch);
         purged.areas = areas;
         if purged.full {
@@ -239,8 +238,8 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 
-    /// All that waits.
-    fn gather(&self) -> Gathered {
+    /// All that waits, for purge `number`.
+    fn gather(&self, number: u64) -> Gathered {
         let mut found = Gathered::default();
         for node in &self.nodes {
             for Waiting { unflushed, end } in core::mem::take(&mut node.areas.lock().lazy) {
@@ -252,7 +251,7 @@ impl<S: Vspace> AreaSpace<S> {
                 found.batch.push(unflushed);
             }
         }
-        for run in self.ram.dirty_runs() {
+        for run in self.ram.dirty_runs(number) {
             // Its entries are gone already; this is for the proof.
             let flushed = if Mutant::DirtyRangeCutShort.active() {
                 run.span().head(1)
@@ -375,3 +374,6 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

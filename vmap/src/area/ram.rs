@@ -122,6 +122,9 @@ impl RamBlock {
         let words = (self.pages / 64) as usize;
         for n in 0..words {
             let word = (self.hint + n) % words;
+            if self.taken(word) == u64::MAX {
+                continue;
+            }
             let next = if word + 1 < words {
                 self.taken(word + 1)
             } else {
@@ -156,6 +159,8 @@ struct CpuBlocks {
     blocks: BTreeMap<PageNumber, RamBlock>,
     /// Where there was room last.
     last: PageNumber,
+    /// The number of the purge that looks here next: it covers what is dirty now.
+    next_purge: u64,
 }
 
 impl CpuBlocks {
@@ -219,11 +224,13 @@ impl RamBlocks {
         }
     }
 
-    /// Marks what is dirty as being flushed, and says what that is.
-    pub(crate) fn dirty_runs(&self) -> Vec<RamRun> {
+    /// Marks what is dirty as being flushed, for purge `number`, and says what that is.
+    pub(crate) fn dirty_runs(&self, number: u64) -> Vec<RamRun> {
         let mut runs = Vec::new();
         for (cpu, blocks) in (0_u16..).zip(&self.cpus) {
-            for (&block, books) in &mut blocks.0.lock().blocks {
+            let mut blocks = blocks.0.lock();
+            blocks.next_purge = number + 1;
+            for (&block, books) in &mut blocks.blocks {
                 let dirty = core::mem::take(&mut books.dirty);
                 runs.extend(dirty.runs().map(|(first, pages)| RamRun {
                     cpu,
@@ -369,23 +376,24 @@ pub enum MapRamError {
 }
 
 impl<S: Vspace> AreaSpace<S> {
-    /// Makes `runs` appear one behind the other somewhere in a block of the caller's CPU.
+    /// Makes `runs`, which have `pages` frames, appear one behind the other somewhere in a block of the caller's CPU.
     ///
     /// # Errors
     ///
     /// See [`MapRamError`].
+    ///
+    /// # Panics
+    ///
+    /// The runs have more frames.
     #[track_caller]
     pub fn map_ram(
         &self,
         ctx: &MaySleep,
-        runs: impl IntoIterator<Item = PfnRange> + Clone,
+        pages: FrameCount,
+        runs: impl IntoIterator<Item = PfnRange>,
         protection: Protection,
     ) -> Result<RamMapping, MapRamError> {
-        let pages = runs
-            .clone()
-            .into_iter()
-            .map(|run| run.count().get())
-            .fold(0, u64::saturating_add);
+        let pages = pages.get();
         if pages == 0 {
             return Err(MapRamError::Empty);
         }
@@ -400,6 +408,8 @@ impl<S: Vspace> AreaSpace<S> {
             if frames.is_empty() {
                 continue;
             }
+            let left = pages - mapped;
+            assert!(frames.count().get() <= left, "more frames than pages");
             let context = Context::MaySleep(ctx);
             if let Err(source) = self.map_run(context, offset(at + mapped), frames, protection) {
                 self.count_failure();
@@ -515,7 +525,7 @@ impl<S: Vspace> AreaSpace<S> {
             books.used.clear(run.first, run.pages);
             books.dirty.set(run.first, run.pages);
         }
-        self.purge.next()
+        blocks.next_purge
     }
 
     /// A mapping that failed behind its first `mapped` pages.
@@ -549,3 +559,6 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

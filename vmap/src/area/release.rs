@@ -17,7 +17,7 @@ pub struct Unreachable<'p> {
 
 impl Unreachable<'_> {
     /// By whoever has settled the debt, or has never mapped anything.
-    pub(crate) const fn proved() -> Self {
+    pub(in crate::area) const fn proved() -> Self {
         Unreachable {
             _proved: PhantomData,
         }
@@ -43,6 +43,12 @@ impl Unreachable<'_> {
 pub trait Release: Send {
     /// The end of it. Nobody can reach it through the area's addresses any more.
     fn release(self: Box<Self>, proof: &Unreachable<'_>, ctx: &MaySleep);
+}
+
+impl fmt::Debug for dyn Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Release").finish_non_exhaustive()
+    }
 }
 
 /// Nothing is owned.

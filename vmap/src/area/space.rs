@@ -62,6 +62,9 @@ pub struct AreaSpace<S: Vspace> {
     pub(crate) lazy_pages: AtomicU64,
     /// What somebody who must not wait has left for the next who may.
     pub(crate) deferred: SegQueue<Deferred>,
+    /// How many have taken something out of `deferred` that is not where a purge finds it yet. AcqRel where it is raised, so before the
+    /// queue is seen without it; Release where it is lowered; both pair with the Acquire in `drain`.
+    carrying: AtomicU64,
     pub(crate) purge: PurgeState,
     pub(crate) ram: RamBlocks,
 }
@@ -245,6 +248,7 @@ impl<S: Vspace> AreaSpace<S> {
             free: Mutex::new(FreeTree::of(whole)),
             lazy_pages: AtomicU64::new(0),
             deferred: SegQueue::new(),
+            carrying: AtomicU64::new(0),
             purge: PurgeState::default(),
             ram,
         }
@@ -287,18 +291,8 @@ impl<S: Vspace> AreaSpace<S> {
         if let Context::MaySleep(ctx) = context {
             self.catch_up(ctx);
         }
-        if pages.is_zero() {
-            return Err(AllocAreaError::Empty);
-        }
-        let guard = self.guard();
-        let most = self.whole.pages().saturating_sub(guard);
-        if pages.get() > most {
-            return Err(AllocAreaError::TooMany {
-                asked: pages.get(),
-                most,
-            });
-        }
-        let wanted = pages.get() + guard;
+        self.fits(pages)?;
+        let wanted = pages.get() + self.guard();
         let align = align.frames().get();
         let span = match (self.take(context, wanted, align), context) {
             (Err(AllocAreaError::NoSpace { .. }), Context::MaySleep(ctx)) => {
@@ -402,7 +396,7 @@ impl<S: Vspace> AreaSpace<S> {
     ///
     /// # Panics
     ///
-    /// The runs do not have `pages` frames.
+    /// The runs do not have `pages` frames. What was mapped stays, and `owned` with it.
     #[track_caller]
     pub fn map_runs(
         &self,
@@ -413,22 +407,24 @@ impl<S: Vspace> AreaSpace<S> {
         kind: AreaKind,
         owned: Box<dyn Release>,
     ) -> Result<VirtAddr, MapAreaError> {
+        // From here on: should `runs` panic, what is mapped stays mapped, and so its owner must not get it back.
+        let owned = Holds::new(owned);
         let mut area = match self.alloc(context, pages, Order::ZERO, kind) {
             Ok(area) => area,
             Err(error) => {
                 self.count_failure();
-                self.never_mapped(context, Holds::new(owned));
+                self.never_mapped(context, owned);
                 return Err(error.into());
             }
         };
         match self.map(context, &mut area, runs, protection) {
             Ok(()) => {
                 assert_eq!(area.mapped, area.pages, "frames for the pages of an area");
-                Ok(self.publish(area, 0, owned))
+                Ok(self.publish(area, 0, owned.into_inner()))
             }
             Err(error) => {
                 self.count_failure();
-                if let Err((area, owned, _)) = self.unmap(context, area, owned) {
+                if let Err((area, owned, _)) = self.unmap(context, area, owned.into_inner()) {
                     // Still mapped, and nobody knows it but the books: there it stays, to be unmapped by its address.
                     self.publish(area, 0, owned);
                 }
@@ -444,6 +440,7 @@ impl<S: Vspace> AreaSpace<S> {
     ///
     /// Nothing has been mapped in it, or it is another space's.
     pub fn publish(&self, area: Area, referenced: u64, owned: Box<dyn Release>) -> VirtAddr {
+        let owned = Holds::new(owned);
         assert_eq!(area.tag, self.tag, "an area of another space");
         assert!(area.mapped > 0, "an area without a mapped page");
         let page = area.span.first();
@@ -451,7 +448,7 @@ impl<S: Vspace> AreaSpace<S> {
         if let Some(record) = areas.records.get_mut(&page) {
             record.pages = area.mapped;
             record.referenced = referenced;
-            record.state = State::Busy(Holds::new(owned));
+            record.state = State::Busy(owned);
         }
         drop(areas);
         self.address_of(page)
@@ -586,6 +583,7 @@ impl<S: Vspace> AreaSpace<S> {
             sum.refills += counts.refills.get();
             sum.unmapped += counts.unmapped.get();
             sum.deferred += counts.deferred.get();
+            sum.not_found += counts.not_found.get();
             sum.failed += counts.failed.get();
             sum.ram_mapped += counts.ram_mapped.get();
             sum.ram_unmapped += counts.ram_unmapped.get();
@@ -595,6 +593,16 @@ impl<S: Vspace> AreaSpace<S> {
     }
 
     // ---- below: the steps ----
+
+    /// Whether there could be an area of so many pages.
+    pub(crate) fn fits(&self, pages: FrameCount) -> Result<(), AllocAreaError> {
+        let most = self.whole.pages().saturating_sub(self.guard());
+        match pages.get() {
+            0 => Err(AllocAreaError::Empty),
+            asked if asked > most => Err(AllocAreaError::TooMany { asked, most }),
+            _ => Ok(()),
+        }
+    }
 
     /// Pages behind each area that are never mapped.
     pub(crate) fn guard(&self) -> u64 {
@@ -824,15 +832,26 @@ impl<S: Vspace> AreaSpace<S> {
         let _ = self.purge_if_over(ctx);
     }
 
-    /// Does what was put off.
+    /// Does what was put off, and waits for others who do: whatever was unmapped before is where a purge finds it then.
     pub(crate) fn drain(&self, ctx: &MaySleep) {
         let context = Context::MaySleep(ctx);
         // What is put off again is for the next time: an unmapping that is refused each time must not keep us here.
         for _ in 0..self.deferred.len() {
-            match self.deferred.pop() {
+            let carrying = Carrying::begin(&self.carrying);
+            let next = self.deferred.pop();
+            if matches!(next, Some(Deferred::Release(_))) {
+                // Takes as long as it likes, and may come here again.
+                drop(carrying);
+            }
+            match next {
                 Some(Deferred::Unmap(page)) => {
-                    if let Err(VunmapError::Refused { .. }) = self.unmap_page(context, page) {
-                        self.deferred.push(Deferred::Unmap(page));
+                    match self.unmap_page(context, page) {
+                        Ok(()) => {}
+                        Err(VunmapError::Refused { .. }) => {
+                            self.deferred.push(Deferred::Unmap(page));
+                        }
+                        // Whoever asked has gone on long ago.
+                        Err(_) => self.count().not_found.add(1),
                     }
                 }
                 Some(Deferred::Lazy(unflushed)) => {
@@ -847,8 +866,14 @@ impl<S: Vspace> AreaSpace<S> {
                     self.free.lock().give(span);
                 }
                 Some(Deferred::Release(holds)) => self.never_mapped(context, holds),
-                None => return,
+                None => break,
             }
+        }
+        // They neither purge nor release anything meanwhile.
+        let mut turn = 0_u32;
+        while self.carrying.load(Ordering::Acquire) > 0 {
+            self.space.relax(turn);
+            turn = turn.saturating_add(1);
         }
     }
 
@@ -898,6 +923,22 @@ impl<S: Vspace> AreaSpace<S> {
     }
 }
 
+/// Somebody has something in his hands that was put off.
+struct Carrying<'c>(&'c AtomicU64);
+
+impl<'c> Carrying<'c> {
+    fn begin(count: &'c AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Carrying(count)
+    }
+}
+
+impl Drop for Carrying<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
 impl<S: Vspace> fmt::Debug for AreaSpace<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AreaSpace")
@@ -907,3 +948,6 @@ impl<S: Vspace> fmt::Debug for AreaSpace<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -136,14 +136,19 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
             }
         };
         let referenced = references.len() as u64;
+        // Nothing to keep takes no memory.
+        let owned: Box<dyn Release> = match references.is_empty() {
+            true => Box::new(()),
+            false => Box::new(references),
+        };
         match self.areas.map(context, &mut area, Runs(frames), protection) {
-            Ok(()) => Ok(self.areas.publish(area, referenced, Box::new(references))),
+            Ok(()) => Ok(self.areas.publish(area, referenced, owned)),
             Err(error) => {
                 self.areas.count_failure();
-                let undone = self.areas.unmap(context, area, Box::new(references));
-                if let Err((area, references, _)) = undone {
+                let undone = self.areas.unmap(context, area, owned);
+                if let Err((area, owned, _)) = undone {
                     // Still mapped, and in the books: to be unmapped by its address.
-                    self.areas.publish(area, referenced, references);
+                    self.areas.publish(area, referenced, owned);
                 }
                 Err(error.into())
             }
@@ -182,7 +187,8 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
         frames: &[PfnT],
         protection: Protection,
     ) -> Result<RamMapping, MapRamError> {
-        self.areas.map_ram(ctx, Runs(frames), protection)
+        let pages = FrameCount::new(frames.len() as u64);
+        self.areas.map_ram(ctx, pages, Runs(frames), protection)
     }
 
     /// Takes a small mapping down. `owned` is what must not be used for anything else until no CPU can see it through this mapping: it

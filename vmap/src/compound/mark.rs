@@ -6,7 +6,7 @@
 //! | word | of a head | of a tail |
 //! |---|---|---|
 //! | 0 | [`HEAD`], order in bits 8 to 15; [`VIRTUAL`] | [`TAIL`]; [`VIRTUAL`] |
-//! | 1 | references to the block; 0: none, it is going or gone | 0 |
+//! | 1 | references to the block; 0: none, it is going, being split, or gone | 0 |
 //! | 2, 3 | number of the first page of the mapping, in the space | number of the head |
 //! | 4 | destructor: 0 is none | place in the block |
 //! | 5, 6 | number of the next page, where it cannot be told by counting | the same |
@@ -78,10 +78,14 @@ pub(super) trait Marked {
     fn set_count(&self, count: u32);
     /// One more reference to a block that has any; `false` if it has none, or too many.
     fn count_up(&self) -> bool;
-    /// Takes the only reference away, if there is only one: nobody gets another. Otherwise, how many there are.
-    fn take_only(&self) -> Result<(), u32>;
     /// One reference less; `true` if it was the last.
     fn count_down(&self) -> bool;
+    /// The only reference: from then on nobody gets one, as at the end of a block.
+    ///
+    /// # Errors
+    ///
+    /// There are others; how many in all.
+    fn count_off(&self) -> Result<(), u32>;
     /// Words 2 and 3.
     fn location(&self) -> u64;
     fn set_location(&self, location: u64);
@@ -131,15 +135,15 @@ impl<W: Window> Marked for PageRef<'_, W> {
         self.update_private(COUNT, up).is_ok()
     }
 
-    fn take_only(&self) -> Result<(), u32> {
-        // Acquire: what all others did comes before what is done to the block now. Pairs with the Release in `count_down`.
-        let only = |count: u32| (count == 1).then_some(0);
-        self.update_private(COUNT, only).map(|_| ())
-    }
-
     fn count_down(&self) -> bool {
         // Release: what this holder did comes before the end of the block. Acquire: the last one sees what all others did.
         self.update_private(COUNT, |count| count.checked_sub(1)) == Ok(1)
+    }
+
+    fn count_off(&self) -> Result<(), u32> {
+        // In one step: somebody who has no reference yet may be about to take one.
+        self.update_private(COUNT, |count| (count == 1).then_some(0))
+            .map(drop)
     }
 
     fn location(&self) -> u64 {

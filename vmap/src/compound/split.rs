@@ -33,11 +33,10 @@ where
     ) -> Result<Vec<Page<'p, M, S, W>>, SplitError> {
         let head = page.head();
         let held = self.ram.held(head);
-        // As when a block ends: whoever looks it up meanwhile gets no reference.
-        if let Err(references) = held.take_only() {
-            return Err(SplitError::Shared { head, references });
-        }
-        let _no_reference = page.into_parts();
+        held.count_off()
+            .map_err(|references| SplitError::Shared { head, references })?;
+        // It has been counted off.
+        let (_, head) = page.into_parts();
         let mark = held.mark();
         let pages: Vec<Pfn> = if mark.has(VIRTUAL) {
             self.dissolve(ctx, head)?;

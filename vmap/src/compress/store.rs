@@ -66,6 +66,9 @@ impl Stored {
     }
 }
 
+// A table of many is what it is for; an entry of the kernel's (`struct zram_table_entry`) is as large.
+const _: () = assert!(size_of::<Option<Stored>>() == 16);
+
 /// What is in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreStats {
@@ -146,6 +149,31 @@ pub enum LoadError {
 /// Compressed pages in objects of a [`Zsmalloc`] of its own.
 ///
 /// The store keeps no books of which page is which: that is its user's, who holds a [`Stored`] for each.
+///
+/// ```
+/// use std::sync::Arc;
+/// use pageless_fault::{MaySleep, host::HostRam};
+/// use pageless_pfn::{FrameCount, Pfn, PfnRange};
+/// use pageless_vmap::compress::{Access, CompressedStore, Incompressible, Lz4, PAGE};
+/// use pageless_vmap::frames::{FrameAllocator, FrameConfig, Gfp};
+///
+/// let frames = PfnRange::try_new(Pfn::try_new(0x1_0000)?, FrameCount::new(1024))?;
+/// let ram = Arc::new(HostRam::new(frames)?);
+/// let store = CompressedStore::new(FrameAllocator::new(ram, FrameConfig::default())?, Lz4);
+///
+/// let ctx = MaySleep::claim();
+/// let mut page = [0; PAGE];
+/// page[..4].copy_from_slice(b"page");
+/// let stored = store.put(&Gfp::kernel(&ctx), &page, Incompressible::StoreRaw)?;
+/// assert!(stored.compressed().get() < 100);
+///
+/// let mut again = [0xFF; PAGE];
+/// store.load(&ctx, &stored, Access::Mapped, &mut again)?;
+/// assert_eq!(again, page);
+/// store.remove(stored);
+/// assert!(store.used().is_zero());
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 pub struct CompressedStore<F: FrameSource, C: Compressor, W = NoWindows> {
     objects: Zsmalloc<Counted<F>>,
     windows: W,
@@ -269,35 +297,59 @@ impl<F: FrameSource, C: Compressor, W: Windows> CompressedStore<F, C, W> {
         page: &Page,
         incompressible: Incompressible,
     ) -> Result<Stored, PutError> {
-        self.with_stream(|stream| {
-            let len = self
-                .compressor
-                .compress(&mut stream.work, page, &mut stream.room)
-                .filter(|len| *len < self.worth_it);
-            let (bytes, len) = match (len, incompressible) {
-                (Some(len), _) => (&stream.room[..len], len),
-                (None, Incompressible::StoreRaw) => (&page[..], PAGE),
-                (None, Incompressible::Refuse) => {
-                    let worth_it = self.worth_it;
-                    return Err(PutError::Incompressible { worth_it });
-                }
-            };
-            let handle = self
-                .objects
-                .malloc(gfp, len)
-                .map_err(|why| PutError::NoMemory { bytes: len, why })?;
-            let written = self.within_limit().and_then(|()| {
-                let written = self.objects.write(&handle, bytes);
-                written.map_err(PutError::Unreachable)
-            });
-            if let Err(error) = written {
-                self.free(handle);
-                return Err(error);
-            }
-            Ok(match u16::try_from(len) {
-                Ok(len) if usize::from(len) < PAGE => Stored::Compressed { handle, len },
-                _ => Stored::Raw(handle),
+        // Others of this CPU wait for the stream, so whoever has it does not sleep.
+        let at_once = gfp.no_retry();
+        let stored = self.with_stream(|stream| {
+            self.attempt(stream, page, incompressible, |len| {
+                self.objects.malloc(&at_once, len)
             })
+        });
+        match stored {
+            Err(PutError::NoMemory { bytes, .. }) if gfp.may_sleep().is_some() && gfp.retries() => {
+                let handle = self
+                    .objects
+                    .malloc(gfp, bytes)
+                    .map_err(|why| PutError::NoMemory { bytes, why })?;
+                // The stream has been used meanwhile. The same page becomes the same bytes.
+                self.with_stream(|stream| {
+                    self.attempt(stream, page, incompressible, |_| Ok(handle))
+                })
+            }
+            stored => stored,
+        }
+    }
+
+    fn attempt(
+        &self,
+        stream: &mut Stream<C::Work>,
+        page: &Page,
+        incompressible: Incompressible,
+        allocate: impl FnOnce(usize) -> Result<Handle, MallocError>,
+    ) -> Result<Stored, PutError> {
+        let len = self
+            .compressor
+            .compress(&mut stream.work, page, &mut stream.room)
+            .filter(|len| *len < self.worth_it);
+        let (bytes, len) = match (len, incompressible) {
+            (Some(len), _) => (&stream.room[..len], len),
+            (None, Incompressible::StoreRaw) => (&page[..], PAGE),
+            (None, Incompressible::Refuse) => {
+                let worth_it = self.worth_it;
+                return Err(PutError::Incompressible { worth_it });
+            }
+        };
+        let handle = allocate(len).map_err(|why| PutError::NoMemory { bytes: len, why })?;
+        let written = self.within_limit().and_then(|()| {
+            let written = self.objects.write(&handle, bytes);
+            written.map_err(PutError::Unreachable)
+        });
+        if let Err(error) = written {
+            self.free(handle);
+            return Err(error);
+        }
+        Ok(match u16::try_from(len) {
+            Ok(len) if usize::from(len) < PAGE => Stored::Compressed { handle, len },
+            _ => Stored::Raw(handle),
         })
     }
 

@@ -171,11 +171,13 @@ mod tests {
     fn neighbours_in_one_word_do_not_lose_each_others_steps() {
         let frames = PfnRange::try_new(Pfn::MIN, FrameCount::new(4)).unwrap();
         let states = States::new(frames).unwrap().unwrap();
+        let start = std::sync::Barrier::new(4);
         std::thread::scope(|scope| {
             for pfn in frames {
-                let states = &states;
+                let (states, start) = (&states, &start);
                 scope.spawn(move || {
-                    for _ in 0..20_000 {
+                    start.wait();
+                    for _ in 0..200_000 {
                         assert!(states.step(pfn, State::Tail, State::Taken(Order::LARGEST)));
                         assert!(states.step(pfn, State::Taken(Order::LARGEST), State::Tail));
                     }
@@ -194,10 +196,12 @@ mod tests {
         let (taken, returning) = (State::Taken(Order::ZERO), State::Returning(Order::ZERO));
         assert!(states.step(Pfn::MIN, State::Tail, taken));
         let busy = AtomicBool::new(false);
+        let start = std::sync::Barrier::new(4);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..20_000 {
+                    start.wait();
+                    for _ in 0..200_000 {
                         if states.step(Pfn::MIN, taken, returning) {
                             assert!(!busy.swap(true, Ordering::Relaxed), "two of them did");
                             busy.store(false, Ordering::Relaxed);

@@ -30,24 +30,33 @@
 //! # Locks
 //!
 //! A reader takes no lock: it holds the object by a count in its slot, so readers of different objects share nothing that is written, and
-//! readers of one share one word. The lock of a class protects its lists and the records of its zspages; it is held while objects are
-//! placed, freed and moved, and never while frames are taken or given back.
+//! readers of one share one word. A writer holds it alone. The lock of a class protects its lists and the records of its zspages; it
+//! is held while objects are placed, freed and moved, and never while frames are taken or given back.
 //!
 //! ```text
-//!   lock of a class  >  an object held alone (tried, never waited for)  >  lock under which a table grows
+//!   an object that is held  >  lock of a class  >  another object, held alone: tried, never waited for
 //! ```
 //!
-//! Nobody waits for a held object with the lock of a class in his hands, nobody holds two classes at once, and whoever holds an object may
-//! allocate and free others.
+//! So whoever holds an object may store, free and compact others; nobody waits for an object with the lock of a class in his hands, and
+//! nobody holds the locks of two classes. Whoever wants to write an object while he reads it waits for himself. A writer waits until
+//! there is no reader, however many come.
 //!
 //! # What it takes
 //!
-//! The classes, the headers and the zspages are Linux's, so a pool has exactly as many frames as zsmalloc would have. Which objects are
-//! in use is in a bitmap beside the zspage, not in links through the free ones: one bit for an object is less than 0.4 % of the smallest, an overrun
-//! cannot lead an allocation astray, and compaction need not read frames to find what is in use. Beside the frames there are
-//! 8 bytes for each object and for each frame, and 24 or more for each zspage, in tables of which an eighth at most is unused:
-//! 1 % of what is stored at the sizes of compressed pages. [`PoolStats::memory_used`] counts it.
-//! The header of a huge object, which has a frame for itself, is in the record of its zspage.
+//! The classes, the headers and the zspages are Linux's, so a pool has exactly as many frames as zsmalloc would have. Which objects
+//! are in use is in a bitmap beside the zspage, not in links through the free ones: one bit for an object is less than 0.4 % of the
+//! smallest, a caller's mistake in a frame cannot lead an allocation astray, and compaction need not read frames to find what is in
+//! use. The header of a huge object, which has a frame for itself, is in the record of its zspage.
+//!
+//! | beside the frames | bytes |
+//! |---|---|
+//! | for each object | 8 |
+//! | for each frame | 8 |
+//! | for each zspage | 16, and 8 for each 64 objects |
+//! | unused, of all these | at most an eighth |
+//! | for the pool | 26 thousand |
+//!
+//! That is 0.8 % of the frames where objects are between 600 and 3000 bytes. [`PoolStats::memory_used`] counts it.
 //!
 //! # Example
 //!

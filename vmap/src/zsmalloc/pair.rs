@@ -18,10 +18,12 @@
 //! inside the [`Unflushed`](pageless_fault::Unflushed) until then.
 //!
 //! What another CPU has cached by looking ahead does no harm for only as long as that CPU never gets the window. So a slot goes back to
-//! the CPU that had it last, if possible, and before any other CPU gets it there is a shootdown, on all CPUs. This is what a flush
-//! on one CPU is not enough for, and why it was unsound for zsmalloc in 2012 (and wrong as an interface at all): the windows were
-//! ordinary vmalloc addresses, and whoever came to use such an address next, on whatever CPU, met translations of before that a CPU had
-//! loaded ahead and nobody had ever flushed there.
+//! the CPU that had it last, if possible, and before any other CPU gets it there is a shootdown, on all CPUs.
+//!
+//! In 2012 zsmalloc's local flush was objected to because other CPUs load translations ahead. The objection holds wherever an address
+//! reaches a second CPU: with a task that is moved, with a window that is given out again, with an area that goes back to vmalloc.
+//! Nothing in the interface of then kept it from that, and `vmap/tests` show on the model what comes of it: CPUs that take turns
+//! at one window, under a lock and with a local flush each, read what is no longer there.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -226,7 +228,12 @@ enum State {
 /// }
 /// ```
 ///
-/// It stays with its CPU:
+/// It stays with its CPU, unlike those that hand it out:
+///
+/// ```
+/// fn sent<T: Send>() {}
+/// sent::<pageless_vmap::zsmalloc::PairWindows<Box<pageless_fault::host::HostVspace>>>();
+/// ```
 ///
 /// ```compile_fail,E0277
 /// fn sent<T: Send>() {}

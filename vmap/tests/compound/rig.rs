@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 
 use pageless_fault::host::{HostFrames, HostMachine, HostRam, HostVspace, HostWindow};
 use pageless_fault::shootdown::CpuId;
@@ -39,10 +40,13 @@ impl Default for Size {
 
 /// What a test works with.
 pub(crate) struct World<R: Rig> {
-    pub(crate) pages: Pages<R::Memory, Failing<R::Space>, R::Window>,
+    pub(crate) pages: Arc<AllPages<R>>,
     pub(crate) ctx: MaySleep,
     pub(crate) rig: R,
 }
+
+pub(crate) type AllPages<R> =
+    Pages<<R as Rig>::Memory, Failing<<R as Rig>::Space>, <R as Rig>::Window>;
 
 pub(crate) type Block<'w, R> =
     Page<'w, <R as Rig>::Memory, Failing<<R as Rig>::Space>, <R as Rig>::Window>;
@@ -81,7 +85,7 @@ fn world<R: Rig>(
     let frames = Arc::new(FrameAllocator::new(Arc::new(memory), config).unwrap());
     let areas = AreaSpace::new(Failing::new(space), VmallocConfig::for_cpus(1));
     World {
-        pages: Pages::new(frames, Arc::new(memmap), Arc::new(areas)),
+        pages: Arc::new(Pages::new(frames, Arc::new(memmap), Arc::new(areas))),
         ctx: MaySleep::claim(),
         rig,
     }
@@ -188,13 +192,15 @@ impl<R: Rig> World<R> {
 }
 
 /// A space that can be told to fail, and counts its pages.
-#[derive(Debug)]
 pub(crate) struct Failing<S> {
     inner: S,
     /// Maps that still succeed.
     left: AtomicU64,
     mapped: AtomicU64,
+    before_clear: Mutex<Option<Hook>>,
 }
+
+type Hook = Box<dyn FnOnce() + Send>;
 
 impl<S> Failing<S> {
     fn new(inner: S) -> Self {
@@ -202,7 +208,13 @@ impl<S> Failing<S> {
             inner,
             left: AtomicU64::new(u64::MAX),
             mapped: AtomicU64::new(0),
+            before_clear: Mutex::new(None),
         }
+    }
+
+    /// Calls `hook` when something is about to be taken out of the page table for the next time.
+    pub(crate) fn before_clear(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.before_clear.lock().unwrap() = Some(Box::new(hook));
     }
 
     /// Makes all maps fail but the next `left`.
@@ -269,6 +281,10 @@ impl<S: Vspace> Vspace for Failing<S> {
         self.inner.translate(at)
     }
     fn clear(&self, range: WindowRange) -> Result<(), UnmapError> {
+        let hook = self.before_clear.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
         let pages = (range.start().get()..range.end().get()).step_by(4096);
         let shown = pages.filter(|page| self.translate(WindowOffset::new(*page)).is_some());
         let shown = shown.count() as u64;

@@ -1,5 +1,8 @@
 //! Hazard: pages of a block that was split are freed together, or seen at the old addresses.
 
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use pageless_fault::FrameMemory;
 use pageless_vmap::compound::SplitError;
 use pageless_vmap::frames::Gfp;
@@ -78,7 +81,34 @@ fn a_block_that_others_refer_to_is_not_split<R: Rig>() {
     });
 }
 
+fn nobody_gets_a_block_while_it_is_split<R: Rig>() {
+    R::run(Size::default(), |world| {
+        let pages = &world.pages;
+        pages.always_fall_back(true);
+        let gfp = Gfp::kernel(&world.ctx).virtual_fallback();
+        let block = pages.alloc(&gfp, order(1)).unwrap();
+        let both = [block.head(), block.nth(1).unwrap()];
+        let (got, asked) = (Arc::new(AtomicU64::new(0)), Arc::clone(pages));
+        let answers = Arc::clone(&got);
+        pages.areas().space().before_clear(move || {
+            for page in both {
+                let got = asked.get_page(page).map(|page| page.into_raw());
+                answers.fetch_add(1 + 100 * u64::from(got.is_some()), Ordering::Relaxed);
+            }
+        });
+        let single = pages.split_page(&world.ctx, block).unwrap();
+        assert_eq!(
+            got.load(Ordering::Relaxed),
+            2,
+            "whom else does it belong to?"
+        );
+        drop(single);
+        world.nothing_remains();
+    });
+}
+
 on_each_machine! {
+    nobody_gets_a_block_while_it_is_split
     pages_of_a_split_block_go_one_by_one
     a_block_that_others_refer_to_is_not_split
 }

@@ -235,3 +235,34 @@ fn nobody_is_asked_while_another_zone_has_enough() {
     assert_eq!(keeper.asked(), [9]);
     held.into_iter().for_each(|block| allocator.free(block));
 }
+
+#[test]
+fn that_the_other_zone_is_in_pieces_is_no_reason_to_ask() {
+    let ctx = MaySleep::claim();
+    let marks = Watermarks {
+        min: frames(8),
+        low: frames(16),
+        high: frames(24),
+    };
+    let config = FrameConfig {
+        dma_frames: frames(32),
+        lowmem_reserve_ratio: 0,
+        watermarks: WatermarkPlan::Fixed {
+            dma: Watermarks::default(),
+            normal: marks,
+        },
+        ..bare()
+    };
+    let allocator = on_cpus(1, 64, config);
+    let single = |gfp: &Gfp<'_>| allocator.alloc(gfp, order(0)).unwrap();
+    let dma: Vec<_> = (0..32).map(|_| single(&Gfp::atomic().dma())).collect();
+    let mut held: Vec<_> = (0..16).map(|_| single(&Gfp::atomic())).collect();
+    // Every second frame of Dma is free; 16 in one piece in Normal.
+    let (even, odd): (Vec<_>, Vec<_>) = dma.into_iter().partition(|b| b.pfn().get() % 2 == 0);
+    even.into_iter().for_each(|block| allocator.free(block));
+    let keeper = Keeper::new(&allocator, odd);
+    let _guard = allocator.register_reclaimer(weak(&keeper));
+    held.push(allocator.alloc(&Gfp::kernel(&ctx), order(2)).unwrap());
+    assert_eq!(keeper.asked(), []);
+    held.into_iter().for_each(|block| allocator.free(block));
+}

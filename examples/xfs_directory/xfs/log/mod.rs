@@ -15,4 +15,4 @@ mod recovery;
 mod transaction;
 
 pub(crate) use record::{Log, State};
-pub(crate) use recovery::recover;
+pub(crate) use recovery::{Recovered, recover};

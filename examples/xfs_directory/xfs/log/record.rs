@@ -266,10 +266,18 @@ impl Log {
         }
         let (mut at, mut walked) = (self.tail.block(), 0);
         let whole = self.to_head(at);
+        let mut last = None;
         while walked < whole {
+            // The head is where the last whole record ends, so that none reaches past it.
             let Some(record) = self.record(volume, at)? else {
-                break;
+                let rule = "a record that others follow reaches past the end of the log";
+                return Err(self.bad(at, "head", self.head, rule));
             };
+            if last.is_some_and(|last| last >= record.lsn) {
+                let rule = "it is older than the one before it";
+                return Err(self.bad(at, "record", record.lsn.0, rule));
+            }
+            last = Some(record.lsn);
             walked += (record.next + self.blocks - at - 1) % self.blocks + 1;
             at = record.next;
             all.push(record);

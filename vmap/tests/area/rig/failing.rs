@@ -1,6 +1,7 @@
 //! A space whose next steps fail when they are told to.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
 
 use pageless_fault::shootdown::CpuId;
 use pageless_fault::{
@@ -16,7 +17,13 @@ pub(crate) enum Step {
     Clear,
     Shoot,
     Wait,
+    /// Somebody asks where the space begins. Does not fail.
+    Base,
+    /// Somebody waits for somebody else. Does not fail.
+    Relax,
 }
+
+type Hook = Box<dyn Fn(Step) + Send + Sync>;
 
 /// Everything as `space` does it, but for what has been planned.
 pub(crate) struct Failing<S> {
@@ -26,6 +33,7 @@ pub(crate) struct Failing<S> {
     visits: [AtomicU64; 4],
     /// Whether the mapping that fails does so for want of room, which a purge may cure.
     no_room: AtomicBool,
+    hook: OnceLock<Hook>,
 }
 
 impl<S> Failing<S> {
@@ -35,6 +43,18 @@ impl<S> Failing<S> {
             planned: [const { AtomicU64::new(u64::MAX) }; 4],
             visits: [const { AtomicU64::new(0) }; 4],
             no_room: AtomicBool::new(false),
+            hook: OnceLock::new(),
+        }
+    }
+
+    /// From now on calls `hook` before mappings, clearings, questions for the beginning and turns of waiting.
+    pub(crate) fn before_steps(&self, hook: impl Fn(Step) + Send + Sync + 'static) {
+        assert!(self.hook.set(Box::new(hook)).is_ok(), "a second hook");
+    }
+
+    fn call_hook(&self, step: Step) {
+        if let Some(hook) = self.hook.get() {
+            hook(step);
         }
     }
 
@@ -78,6 +98,7 @@ impl<S: Vspace> Cpus for Failing<S> {
     }
 
     fn relax(&self, turn: u32) {
+        self.call_hook(Step::Relax);
         self.space.relax(turn);
     }
 }
@@ -100,10 +121,12 @@ impl<S: Vspace> Vspace for Failing<S> {
     }
 
     fn base(&self) -> VirtAddr {
+        self.call_hook(Step::Base);
         self.space.base()
     }
 
     fn map(&self, at: WindowOffset, frames: PfnRange, how: Protection) -> Result<(), MapError> {
+        self.call_hook(Step::Map);
         if self.fails(Step::Map) {
             return Err(match self.no_room.load(Ordering::Relaxed) {
                 true => MapError::NoRoom {
@@ -123,6 +146,7 @@ impl<S: Vspace> Vspace for Failing<S> {
     }
 
     fn clear(&self, range: WindowRange) -> Result<(), UnmapError> {
+        self.call_hook(Step::Clear);
         if self.fails(Step::Clear) {
             return Err(REFUSED);
         }
