@@ -5,8 +5,8 @@ use core::cell::Cell;
 
 use pageless_block::{BytePos, PmemFrames};
 use pageless_fault::host::{HostFrames, HostVspace};
-use pageless_fault::{MaySleep, Protection, VirtAddr, Vspace as _, WindowLen, WindowOffset};
-use pageless_pfn::{PAGE_SIZE, PfnFlags, PfnT};
+use pageless_fault::{MaySleep, Protection, VirtAddr, Vspace, WindowLen, WindowOffset};
+use pageless_pfn::{ByteLen, PAGE_SIZE, PfnFlags, PfnT};
 use pageless_vmap::area::{NoDescriptors, Vmalloc, VmallocConfig};
 
 use crate::xfs::error::{Place, XfsError};
@@ -16,19 +16,38 @@ use crate::xfs::object::{Change, Object, Objects};
 /// Addresses for directory blocks.
 const SPACE: u64 = 1 << 30;
 
+/// Which frame a byte of a device is in.
+pub(crate) trait DeviceFrames {
+    /// How many bytes the device has.
+    fn capacity(&self) -> ByteLen;
+
+    /// The frame of byte `at`: device memory without a descriptor.
+    fn frame(&self, at: BytePos) -> Option<PfnT>;
+}
+
+impl DeviceFrames for PmemFrames {
+    fn capacity(&self) -> ByteLen {
+        self.len()
+    }
+
+    fn frame(&self, at: BytePos) -> Option<PfnT> {
+        self.pfn_of(at, PfnFlags::DEV)
+    }
+}
+
 /// The address space that a device's frames are mapped in, for one thread.
 #[derive(Debug)]
-pub(crate) struct Mapper<'i> {
-    vmalloc: Vmalloc<HostVspace, NoDescriptors>,
-    frames: &'i PmemFrames,
+pub(crate) struct Mapper<'i, V: Vspace, F> {
+    vmalloc: Vmalloc<V, NoDescriptors>,
+    frames: &'i F,
     ctx: MaySleep,
     /// Whether objects may be changed.
     protection: Protection,
     mapped: Cell<u64>,
 }
 
-impl<'i> Mapper<'i> {
-    /// A space for the frames of `frames`. Nothing is mapped yet.
+impl<'i> Mapper<'i, HostVspace, PmemFrames> {
+    /// A space of this process for the frames of `frames`. Nothing is mapped yet.
     pub(crate) fn new(
         frames: &'i PmemFrames,
         protection: Protection,
@@ -37,13 +56,20 @@ impl<'i> Mapper<'i> {
         shown.add(frames.range(), frames.file(), 0)?;
         let len = WindowLen::covering(SPACE).ok_or("no such space")?;
         let space = HostVspace::reserve(Arc::new(shown), len)?;
-        Ok(Mapper {
+        Ok(Self::within(space, frames, protection))
+    }
+}
+
+impl<'i, V: Vspace, F: DeviceFrames> Mapper<'i, V, F> {
+    /// All of `space` for the frames of `frames`, which it has to be able to show.
+    pub(crate) fn within(space: V, frames: &'i F, protection: Protection) -> Self {
+        Mapper {
             vmalloc: Vmalloc::new(space, NoDescriptors, VmallocConfig::for_cpus(1)),
             frames,
             ctx: MaySleep::claim(),
             protection,
             mapped: Cell::new(0),
-        })
+        }
     }
 
     /// Frames that have been mapped.
@@ -65,12 +91,12 @@ impl<'i> Mapper<'i> {
             }
             for nth in 0..len.get() / PAGE_SIZE {
                 let at = BytePos::new(at.get() + nth * PAGE_SIZE);
-                let frame = self.frames.pfn_of(at, PfnFlags::DEV);
+                let frame = self.frames.frame(at);
                 frames.push(frame.ok_or(XfsError::BeyondDevice {
                     place,
                     at,
                     len: *len,
-                    capacity: self.frames.len(),
+                    capacity: self.frames.capacity(),
                 })?);
             }
         }
@@ -78,11 +104,11 @@ impl<'i> Mapper<'i> {
     }
 }
 
-impl<'m> Objects for &'m Mapper<'_> {
-    type Object = Mapped<'m>;
+impl<'m, V: Vspace, F: DeviceFrames> Objects for &'m Mapper<'_, V, F> {
+    type Object = Mapped<'m, V>;
 
-    fn object(&self, pieces: &[Piece], place: Place) -> Result<Mapped<'m>, XfsError> {
-        let mapper: &'m Mapper<'_> = self;
+    fn object(&self, pieces: &[Piece], place: Place) -> Result<Mapped<'m, V>, XfsError> {
+        let mapper: &'m Mapper<'_, V, F> = self;
         let frames = mapper.frames_of(pieces, place)?;
         let refused = |reason: Box<str>| XfsError::Map {
             place,
@@ -108,8 +134,8 @@ impl<'m> Objects for &'m Mapper<'_> {
 
 /// A directory block, as one run of addresses.
 #[derive(Debug)]
-pub(crate) struct Mapped<'m> {
-    mapper: &'m Vmalloc<HostVspace, NoDescriptors>,
+pub(crate) struct Mapped<'m, V: Vspace> {
+    mapper: &'m Vmalloc<V, NoDescriptors>,
     ctx: &'m MaySleep,
     address: VirtAddr,
     at: WindowOffset,
@@ -117,7 +143,7 @@ pub(crate) struct Mapped<'m> {
     place: Place,
 }
 
-impl Mapped<'_> {
+impl<V: Vspace> Mapped<'_, V> {
     fn refused(&self, reason: impl core::fmt::Display) -> XfsError {
         XfsError::Map {
             place: self.place,
@@ -127,7 +153,7 @@ impl Mapped<'_> {
     }
 }
 
-impl Object for Mapped<'_> {
+impl<V: Vspace> Object for Mapped<'_, V> {
     #[expect(unsafe_code, reason = "looks at the device's own bytes")]
     fn look<R>(&self, look: impl FnOnce(&[u8]) -> R) -> Result<R, XfsError> {
         let (space, len) = (self.mapper.space(), self.frames * PAGE_SIZE as usize);
@@ -138,7 +164,7 @@ impl Object for Mapped<'_> {
     }
 }
 
-impl Change for Mapped<'_> {
+impl<V: Vspace> Change for Mapped<'_, V> {
     fn change(&mut self, at: usize, bytes: &[u8]) -> Result<(), XfsError> {
         let end = at.checked_add(bytes.len());
         let inside = end.is_some_and(|end| end <= self.frames * PAGE_SIZE as usize);
@@ -149,7 +175,7 @@ impl Change for Mapped<'_> {
     }
 }
 
-impl Drop for Mapped<'_> {
+impl<V: Vspace> Drop for Mapped<'_, V> {
     fn drop(&mut self) {
         // Lazily: its addresses come back with the next purge. What is refused stays mapped, and can be seen in the list of areas.
         let _ = self.mapper.vunmap(self.ctx, self.address);

@@ -13,7 +13,7 @@ use crate::mapped::Mapper;
 use crate::patched::Patched;
 use crate::scattered::scatter;
 use crate::tool::{Listed, assert_sound, listed};
-use crate::volumes::{Blocks, LARGE, names, volume};
+use crate::volumes::{Blocks, LARGE, names, volume, volume_with};
 use crate::xfs::directory::block::Entry;
 use crate::xfs::directory::{Directory, Stood, hash};
 use crate::xfs::error::{Place, XfsError};
@@ -101,6 +101,29 @@ fn a_directory_in_scattered_pieces_is_read_as_one_object_for_each_block() {
         "{stood:?}"
     );
     assert_eq!(read_copied(&image, "/big"), (all, stood));
+}
+
+#[test]
+fn large_inodes_and_wide_counters_are_read() {
+    for inodes in [
+        "size=1024",
+        "size=512,nrext64=1",
+        "size=2048,nrext64=1,sparse=0",
+    ] {
+        let at = tempdir().unwrap();
+        let names = names(30_000);
+        let Some(image) = volume_with(at.path(), LARGE, &names, inodes) else {
+            return;
+        };
+        // The list of extents is in large inodes, and in a tree elsewhere.
+        if inodes.contains("512") {
+            scatter(&image, "/big", &[8]);
+            assert_sound(&image, State::Clean);
+        }
+        let (all, _) = read_mapped(&image, "/big");
+        assert_eq!(all, listed(&image, "/big").unwrap());
+        assert_names(&all, &names);
+    }
 }
 
 #[test]

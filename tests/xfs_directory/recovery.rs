@@ -1,14 +1,19 @@
 //! What the log says about a directory block that lies in pieces is put back where it belongs, and the block is whole afterwards.
 
+use alloc::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use pageless_fault::Protection;
+use pageless_block::BytePos;
+use pageless_fault::shootdown::CpuId;
+use pageless_fault::sim::{SimConfig, SimMachine, SimRam};
+use pageless_fault::{FrameMemory as _, Protection, WindowLen};
+use pageless_pfn::{ByteLen, FrameCount, PAGE_SIZE, Pfn, PfnFlags, PfnT};
 use tempfile::tempdir;
 
 use crate::disk::Image;
 use crate::interrupted::{interrupted, names, names_before};
-use crate::mapped::Mapper;
+use crate::mapped::{DeviceFrames, Mapper};
 use crate::patched::Patched;
 use crate::scattered::scatter;
 use crate::tool::{assert_sound, listed, told};
@@ -310,5 +315,112 @@ fn only_what_was_committed_and_not_cancelled_is_put_back() {
         let bytes = objects.object(&pieces, place).unwrap();
         let seen = Fields::new(&bytes, place).u64(Kind::Data.sequence_at());
         assert_eq!(seen.unwrap(), committed);
+    }
+}
+
+/// The directory blocks of an image, in the memory of the modelled machine: which frame of the device is which of its.
+struct Loaded<'r> {
+    ram: &'r SimRam,
+    frames: BTreeMap<u64, Pfn>,
+}
+
+impl DeviceFrames for Loaded<'_> {
+    fn capacity(&self) -> ByteLen {
+        ByteLen::new(u64::MAX)
+    }
+
+    fn frame(&self, at: BytePos) -> Option<PfnT> {
+        let pfn = self.frames.get(&(at.get() / PAGE_SIZE))?;
+        Some(PfnT::new(*pfn, PfnFlags::DEV))
+    }
+}
+
+impl<'r> Loaded<'r> {
+    /// Copies the frames of `pieces` into memory, the last one of the image first.
+    fn new(ram: &'r SimRam, patched: &Patched, pieces: &[Piece]) -> Self {
+        let pages = pieces.iter().flat_map(|piece| {
+            let first = piece.at.get() / PAGE_SIZE;
+            first..first + piece.len.get() / PAGE_SIZE
+        });
+        let mut pages: Vec<u64> = pages.collect();
+        pages.sort_unstable();
+        let frames: BTreeMap<u64, Pfn> = pages.into_iter().rev().zip(ram.frames().iter()).collect();
+        for (page, pfn) in &frames {
+            let mut bytes = [0; PAGE_SIZE as usize];
+            patched
+                .get(BytePos::new(page * PAGE_SIZE), &mut bytes)
+                .unwrap();
+            ram.write(pfn.phys(), &bytes).unwrap();
+        }
+        Loaded { ram, frames }
+    }
+
+    /// Makes the image what memory is now.
+    fn store(&self, patched: &mut Patched) {
+        for (page, pfn) in &self.frames {
+            let mut bytes = [0; PAGE_SIZE as usize];
+            self.ram.read(pfn.phys(), &mut bytes).unwrap();
+            patched.put(page * PAGE_SIZE, &bytes);
+        }
+    }
+}
+
+#[test]
+fn the_modelled_machine_puts_back_the_same_and_sees_no_stale_translation() {
+    let at = tempdir().unwrap();
+    let Some(image) = interrupted(at.path()) else {
+        return;
+    };
+    let patched = Patched::open(&image);
+    let pieces: Vec<Piece> = {
+        let objects = &patched;
+        let mut volume = Volume::open(&patched).unwrap();
+        let directory = Directory::open(&mut volume, &objects, PATH).unwrap();
+        let blocks = directory.blocks().into_iter();
+        blocks
+            .flat_map(|block| directory.pieces(block).unwrap())
+            .collect()
+    };
+    let config = SimConfig {
+        frames: 512,
+        ..SimConfig::default()
+    };
+    let machine = SimMachine::new(config).unwrap();
+    let ram = machine.ram(FrameCount::new(256)).unwrap();
+    let len = WindowLen::covering(16 << 20).unwrap();
+    let space = machine.reserve_vspace(len).unwrap();
+    let mut result = Patched::open(&image);
+    let done = machine
+        .run_on(CpuId::new(0), |_| {
+            let loaded = Loaded::new(&ram, &patched, &pieces);
+            let mapper = Mapper::within(space, &loaded, Protection::ReadWrite);
+            let objects = &mapper;
+            let mut volume = Volume::open(&patched).unwrap();
+            let records = Log::open(&mut volume)
+                .unwrap()
+                .records(&mut volume)
+                .unwrap();
+            let directory = Directory::open(&mut volume, &objects, PATH).unwrap();
+            let done = recover(records, &directory, &objects).unwrap();
+            loaded.store(&mut result);
+            done
+        })
+        .unwrap();
+    assert_eq!(machine.stale_hits(), 0, "{:?}", machine.incidents());
+    result.save(&image);
+    assert!(found(&image) == names());
+
+    // The host's machine does the same to the same bytes.
+    let other = tempdir().unwrap();
+    let second = interrupted(other.path()).unwrap();
+    assert_eq!(put_back(&second, PATH), done);
+    let (one, other) = (Patched::open(&image), Patched::open(&second));
+    for piece in &pieces {
+        let bytes = |patched: &Patched| {
+            let mut bytes = vec![0; piece.len.get() as usize];
+            patched.get(piece.at, &mut bytes).unwrap();
+            bytes
+        };
+        assert!(bytes(&one) == bytes(&other));
     }
 }

@@ -80,7 +80,12 @@ pub(crate) fn write_extents(image: &File, sites: Sites, inode_size: u16, extents
 
     let mut inode = vec![0; inode_size.into()];
     image.read_exact_at(&mut inode, sites.inode).unwrap();
-    inode[76..80].copy_from_slice(&(extents.len() as u32).to_be_bytes());
+    // Counters of 64 bits have another place.
+    if inode[127] & 1 << 4 == 0 {
+        inode[76..80].copy_from_slice(&(extents.len() as u32).to_be_bytes());
+    } else {
+        inode[24..32].copy_from_slice(&(extents.len() as u64).to_be_bytes());
+    }
     sign(&mut inode, INODE_CRC);
     image.write_all_at(&inode, sites.inode).unwrap();
 }

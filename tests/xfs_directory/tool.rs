@@ -6,10 +6,16 @@ use std::process::{Command, Output};
 
 use crate::xfs::log::State;
 
+/// Where tools are that are not on everybody's path.
+const SYSTEM: &str = "/usr/sbin";
+
 /// Runs `program`; `None`, and a line that says so, if there is none.
 pub(crate) fn tool(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Option<Output> {
-    let arguments = arguments.iter().map(|argument| argument.as_ref());
-    match Command::new(program).args(arguments).output() {
+    let run = |program: &Path| {
+        let arguments = arguments.iter().map(|argument| argument.as_ref());
+        Command::new(program).args(arguments).output()
+    };
+    match run(Path::new(program)).or_else(|_| run(&Path::new(SYSTEM).join(program))) {
         Ok(output) => Some(output),
         Err(error) => {
             eprintln!("SKIPPED: cannot run {program} (packages xfsprogs, xz-utils): {error}");

@@ -26,6 +26,16 @@ pub(crate) const LARGE: Blocks = Blocks {
 
 /// Makes an image in `at` whose directory `/big` has `names`. `None` if there is no `mkfs.xfs`.
 pub(crate) fn volume(at: &Path, blocks: Blocks, names: &[String]) -> Option<PathBuf> {
+    volume_with(at, blocks, names, "size=512")
+}
+
+/// The same with other `inodes`, as `mkfs.xfs -i` takes it.
+pub(crate) fn volume_with(
+    at: &Path,
+    blocks: Blocks,
+    names: &[String],
+    inodes: &str,
+) -> Option<PathBuf> {
     let mut prototype = String::from("/\n0 0\nd--755 0 0\nbig d--755 0 0\n");
     for name in names {
         writeln!(prototype, "{name} ---644 0 0 /dev/null").unwrap();
@@ -37,8 +47,10 @@ pub(crate) fn volume(at: &Path, blocks: Blocks, names: &[String]) -> Option<Path
     let block = format!("size={}", blocks.block);
     let directory = format!("size={}", blocks.directory);
     // Which extent belongs to whom stands in the inode alone: that is what scattering rewrites.
-    let arguments: [&dyn AsRef<std::ffi::OsStr>; 11] = [
+    let arguments: [&dyn AsRef<std::ffi::OsStr>; 13] = [
         &"-q",
+        &"-i",
+        &inodes,
         &"-b",
         &block,
         &"-n",

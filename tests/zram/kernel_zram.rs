@@ -10,14 +10,13 @@ use pageless::zram::MmStat;
 const DEVICE: &str = "/dev/zram0";
 const SETTINGS: &str = "/sys/block/zram0";
 
-/// What the lock file says while the device is configured: whoever finds it, and the device still configured, clears up behind a
-/// process that was killed.
-const IN_USE: &[u8] = b"configured\n";
-
 /// `/dev/zram0`, for one process of ours at a time. Dropped, it is as it was found.
 pub(crate) struct KernelZram {
     lock: File,
+    /// As it was.
     algorithm: String,
+    /// By us, and not reset yet.
+    configured: bool,
 }
 
 impl KernelZram {
@@ -40,6 +39,7 @@ impl KernelZram {
         writable.map_err(|error| format!("{DEVICE} is not ours to configure: {error}"))?;
 
         let path = std::env::temp_dir().join("pageless-zram0.lock");
+        let said = |error| format!("{}: {error}", path.display());
         let lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -47,25 +47,23 @@ impl KernelZram {
             .truncate(false)
             .open(&path)
             .and_then(|file| file.lock().map(|()| file));
-        let mut lock = lock.map_err(|error| format!("{}: {error}", path.display()))?;
-        let mut left = Vec::new();
-        lock.read_to_end(&mut left)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut lock = lock.map_err(said)?;
+        let mut left = String::new();
+        lock.read_to_string(&mut left).map_err(said)?;
 
-        let device = Self {
-            lock,
-            algorithm: chosen(&get("comp_algorithm")?).to_owned(),
-        };
-        match get("disksize")?.as_str() {
-            "0" => {}
-            _ if left == IN_USE => device.reset(),
-            size => {
-                // Somebody's: nothing is to be put back.
-                core::mem::forget(device);
+        let size = get("disksize")?;
+        if size != "0" {
+            // Whoever was killed while it was ours has left it so, since this machine was started.
+            if left != mark()? {
                 return Err(format!("{DEVICE} is in use, with {size} bytes"));
             }
+            reset()?;
         }
-        Ok(device)
+        Ok(Self {
+            lock,
+            algorithm: chosen(&get("comp_algorithm")?).to_owned(),
+            configured: false,
+        })
     }
 
     /// What the kernel needs for these pages. `None`, and a line that says so, if it has no such compressor.
@@ -79,9 +77,10 @@ impl KernelZram {
             eprintln!("SKIPPED: the kernel's compressors are {there}, and not {algorithm}");
             return None;
         }
-        self.mark(IN_USE);
+        self.write_lock(&mark().unwrap());
         set("comp_algorithm", &algorithm.to_string());
         set("disksize", &(pages.len() * size_of::<Page>()).to_string());
+        self.configured = true;
         let mut file = OpenOptions::new().write(true).open(DEVICE).unwrap();
         for page in pages {
             file.write_all(page).unwrap();
@@ -89,39 +88,54 @@ impl KernelZram {
         file.sync_all().unwrap();
         drop(file);
         let stat = get("mm_stat").unwrap().parse().unwrap();
-        self.reset();
-        self.mark(b"");
+        reset().unwrap();
+        self.configured = false;
+        self.write_lock("");
         Some(stat)
     }
 
-    fn mark(&mut self, content: &[u8]) {
+    fn write_lock(&mut self, content: &str) {
         self.lock.set_len(0).unwrap();
         self.lock.rewind().unwrap();
-        self.lock.write_all(content).unwrap();
-    }
-
-    /// Whoever watches for devices may have it open for a moment; then it is busy.
-    fn reset(&self) {
-        for _ in 0..100_000 {
-            match fs::write(setting("reset"), "1") {
-                Ok(()) => return,
-                Err(_) => std::thread::yield_now(),
-            }
-        }
-        eprintln!("{DEVICE} does not let itself be reset: it stays configured");
+        self.lock.write_all(content.as_bytes()).unwrap();
     }
 }
 
 impl Drop for KernelZram {
+    /// This may be on the way out of a panic.
     fn drop(&mut self) {
-        self.reset();
-        // Not `set`: this may be on the way out of a panic.
-        let restored = fs::write(setting("comp_algorithm"), &self.algorithm)
-            .and_then(|()| self.lock.set_len(0));
+        let clean = match self.configured {
+            true => reset(),
+            false => Ok(()),
+        };
+        let restored = clean.and_then(|()| {
+            fs::write(setting("comp_algorithm"), &self.algorithm)
+                .and_then(|()| self.lock.set_len(0))
+                .map_err(|error| error.to_string())
+        });
         if let Err(error) = restored {
             eprintln!("{DEVICE} is not as it was: {error}");
         }
     }
+}
+
+/// What the lock file says while the device is configured: in this run of the machine.
+fn mark() -> Result<String, String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.map_err(|error| format!("boot_id: {error}"))
+}
+
+/// Whoever watches for devices may have it open for a moment; then it is busy.
+fn reset() -> Result<(), String> {
+    let mut last = None;
+    for _ in 0..100_000 {
+        match fs::write(setting("reset"), "1") {
+            Ok(()) => return Ok(()),
+            Err(error) => last = Some(error),
+        }
+        std::thread::yield_now();
+    }
+    Err(format!("{DEVICE} does not let itself be reset: {last:?}"))
 }
 
 fn setting(name: &str) -> String {

@@ -283,10 +283,6 @@ where
     }
 
     /// Its bytes.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a buffer of no bytes there is not"
-    )]
     pub fn len(&self) -> ByteLen {
         self.pool.len()
     }

@@ -49,7 +49,7 @@ pub mod frames;
 ))]
 pub mod host;
 mod mutant;
-pub mod zcache;
 pub mod slab;
 pub mod wait_table;
+pub mod zcache;
 pub mod zsmalloc;

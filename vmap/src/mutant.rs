@@ -21,12 +21,24 @@ pub(crate) enum Mutant {
     FreeInAtomicShoots,
     /// A window that was one CPU's goes to another with no more than the local flush behind it.
     LocalFlushSharedWindow,
+    /// What an area owns is given back as soon as the area is unmapped.
+    FrameFreedBeforeFlush,
+    /// The end of the purge before is taken for the end of the one that covers a small mapping.
+    EarlierPurgeTrusted,
+    /// Pages of a block of small mappings are mapped again before they are flushed.
+    DirtyPagesReused,
+    /// Of unmapped pages of a block of small mappings only the first are flushed.
+    DirtyRangeCutShort,
+    /// Compaction moves an object that somebody looks at.
+    HeldObjectMoved,
+    /// Whoever asks for frames gets them, down to the last one.
+    WatermarkIgnored,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// Every mutant.
-    const ALL: [Mutant; 7] = [
+    const ALL: [Mutant; 13] = [
         Mutant::RangeReusedBeforeFlush,
         Mutant::GuardPageMissing,
         Mutant::LazyListOverCap,
@@ -34,6 +46,12 @@ impl Mutant {
         Mutant::HeadTornDownFirst,
         Mutant::FreeInAtomicShoots,
         Mutant::LocalFlushSharedWindow,
+        Mutant::FrameFreedBeforeFlush,
+        Mutant::EarlierPurgeTrusted,
+        Mutant::DirtyPagesReused,
+        Mutant::DirtyRangeCutShort,
+        Mutant::HeldObjectMoved,
+        Mutant::WatermarkIgnored,
     ];
 
     /// What `PAGELESS_MUTANT` calls it.
@@ -46,6 +64,12 @@ impl Mutant {
             Mutant::HeadTornDownFirst => "head-torn-down-first",
             Mutant::FreeInAtomicShoots => "free-in-atomic-shoots",
             Mutant::LocalFlushSharedWindow => "local-flush-shared-window",
+            Mutant::FrameFreedBeforeFlush => "frame-freed-before-flush",
+            Mutant::EarlierPurgeTrusted => "earlier-purge-trusted",
+            Mutant::DirtyPagesReused => "dirty-pages-reused",
+            Mutant::DirtyRangeCutShort => "dirty-range-cut-short",
+            Mutant::HeldObjectMoved => "held-object-moved",
+            Mutant::WatermarkIgnored => "watermark-ignored",
         }
     }
 

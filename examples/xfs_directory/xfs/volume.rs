@@ -30,9 +30,10 @@ const AGI_MAGIC: u32 = u32::from_be_bytes(*b"XAGI");
 const SB_CRC: usize = 224;
 const AGI_CRC: usize = 312;
 /// What may be set of the features without which a volume cannot be understood: entries with file types, sparse inode chunks, a UUID
-/// of its own for metadata, timestamps of 64 bits, extent counters of 64 bits.
+/// of its own for metadata, timestamps of 64 bits, extent counters of 64 bits, files that trade contents, attributes that name the parent.
+/// Not that it needs repair.
 const INCOMPAT_META_UUID: u32 = 1 << 2;
-const INCOMPAT_KNOWN: u32 = 0b10_1111;
+const INCOMPAT_KNOWN: u32 = 0b1110_1111;
 /// A directory block is at most 64 KiB long, and a file-system block too.
 const LARGEST_BLOCK_LOG: u8 = 16;
 
@@ -222,7 +223,7 @@ fn superblock(source: &mut impl Source) -> Result<Geometry, XfsError> {
             place,
             field: "incompatible features",
             value: incompatible.into(),
-            why: "entries have to have file types (1), and 0x2f is all that is known",
+            why: "entries have to have file types (1), and 0xef is all that is known",
         });
     }
     let uuid = match incompatible & INCOMPAT_META_UUID {

@@ -280,9 +280,15 @@ impl Vspace for SimVspace {
         let mut at = range.start().get();
         while at < range.end().get() {
             hooks::step("clear", self.va(at));
-            self.machine.charge_current(cost);
-            self.machine
-                .replace_entry(SpaceId::EVERY, self.va(at), Level::Table, Entry::ABSENT);
+            let old = self.machine.replace_entry(
+                SpaceId::EVERY,
+                self.va(at),
+                Level::Table,
+                Entry::ABSENT,
+            );
+            if old.has(Flags::PRESENT) {
+                self.machine.charge_current(cost);
+            }
             at += PAGE;
         }
         Ok(())

@@ -16,6 +16,7 @@ use crate::area::release::{Holds, Unreachable};
 use crate::area::space::AreaSpace;
 use crate::area::span::Span;
 use crate::frames::Context;
+use crate::mutant::Mutant;
 
 /// How much of the pools goes back to the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +116,9 @@ impl PurgeState {
 
     /// Whether purge `number` has ended, with a proof.
     pub(crate) fn has_proved(&self, number: u64) -> bool {
+        if Mutant::EarlierPurgeTrusted.active() {
+            return self.ended.load(Ordering::Acquire) >= number;
+        }
         // Acquire pairs with the Release in `end`: whoever reuses what was unmapped does so after its flush.
         self.ended.load(Ordering::Acquire) > number && !self.unproved.lock().contains(&number)
     }
@@ -249,7 +253,12 @@ impl<S: Vspace> AreaSpace<S> {
         }
         for run in self.ram.dirty_runs(number) {
             // Its entries are gone already; this is for the proof.
-            match self.space.take_down(run.span().range(), Doomed::Ram(run)) {
+            let flushed = if Mutant::DirtyRangeCutShort.active() {
+                run.span().head(1)
+            } else {
+                run.span()
+            };
+            match self.space.take_down(flushed.range(), Doomed::Ram(run)) {
                 Ok(unflushed) => found.batch.push(unflushed),
                 Err((_, error)) => {
                     self.quarantine(run.span().range());
@@ -306,7 +315,10 @@ impl<S: Vspace> AreaSpace<S> {
                 Doomed::Area { span, holds } => {
                     released.push(holds);
                     self.lazy_pages.fetch_sub(span.pages(), Ordering::Relaxed);
-                    let record = {
+                    let record = if Mutant::RangeReusedBeforeFlush.active() {
+                        // What is there now is somebody else's.
+                        None
+                    } else {
                         let mut areas = self.node_of(span.first()).areas.lock();
                         areas.records.remove(&span.first())
                     };

@@ -22,6 +22,7 @@ use crate::area::listing::AreaKind;
 use crate::area::space::{AllocAreaError, Area, AreaSpace, SpaceTag};
 use crate::area::span::{PageNumber, Span, offset};
 use crate::frames::{Context, Order};
+use crate::mutant::Mutant;
 
 /// The most pages of one small mapping: Linux's `VMAP_MAX_ALLOC`, the bits of a word.
 pub const RAM_MOST: u64 = 64;
@@ -110,6 +111,9 @@ struct RamBlock {
 impl RamBlock {
     /// Bits of pages that may not be mapped now, in one word.
     fn taken(&self, word: usize) -> u64 {
+        if Mutant::DirtyPagesReused.active() {
+            return self.used.0[word];
+        }
         self.used.0[word] | self.dirty.0[word] | self.flushing.0[word]
     }
 
@@ -118,6 +122,9 @@ impl RamBlock {
         let words = (self.pages / 64) as usize;
         for n in 0..words {
             let word = (self.hint + n) % words;
+            if self.taken(word) == u64::MAX {
+                continue;
+            }
             let next = if word + 1 < words {
                 self.taken(word + 1)
             } else {

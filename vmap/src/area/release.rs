@@ -17,7 +17,7 @@ pub struct Unreachable<'p> {
 
 impl Unreachable<'_> {
     /// By whoever has settled the debt, or has never mapped anything.
-    pub(crate) const fn proved() -> Self {
+    pub(in crate::area) const fn proved() -> Self {
         Unreachable {
             _proved: PhantomData,
         }

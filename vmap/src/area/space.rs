@@ -758,6 +758,13 @@ impl<S: Vspace> AreaSpace<S> {
         };
         let (span, pages) = (record.span, record.pages);
         drop(areas);
+        let holds = match context {
+            Context::MaySleep(ctx) if Mutant::FrameFreedBeforeFlush.active() => {
+                holds.release(&Unreachable::proved(), ctx);
+                Holds::new(Box::new(()))
+            }
+            _ => holds,
+        };
         let doomed = Doomed::Area { span, holds };
         match self.space.take_down(span.head(pages).range(), doomed) {
             Ok(unflushed) => {

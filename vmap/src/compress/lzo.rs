@@ -10,8 +10,9 @@ use super::{Compressor, DecompressError, PAGE, Page, Room};
 
 /// LZO1X, the stream that the kernel's `lzo` writes and reads (lib/lzo; not that of `lzo-rle`).
 ///
-/// The compressor looks for matches along chains, where the kernel's looks once: what it makes is smaller, and it takes
-/// longer. Its [`Work`](Compressor::Work) is 450 KiB.
+/// The compressor follows chains of up to 2048 earlier places, where the kernel's looks at one: what it makes is a tenth smaller, and it
+/// takes many times as long, most of all for pages of few different bytes. Its [`Work`](Compressor::Work) is 450 KiB. Where time
+/// counts, take [`Lz4`](super::Lz4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lzo;
 

@@ -13,6 +13,7 @@ use super::order::Order;
 use super::percpu::CpuList;
 use super::states::States;
 use super::watermark::{Mark, Watermarks, permits};
+use crate::mutant::Mutant;
 
 pub(super) struct Zone {
     pub(super) kind: ZoneKind,
@@ -96,7 +97,7 @@ impl Zone {
         mark: Mark,
         asked: ZoneKind,
     ) -> bool {
-        permits(free, order, self.keeps(mark, asked))
+        permits(free, order, self.keeps(mark, asked)) || Mutant::WatermarkIgnored.active()
     }
 
     pub(super) fn lock(&self) -> ZoneGuard<'_> {

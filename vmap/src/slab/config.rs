@@ -22,7 +22,8 @@ pub struct SlabConfig {
     pub align: ByteLen,
     /// Size of a slab.
     pub order: Order,
-    /// Slabs with free objects, and slabs with nothing else, that are kept before empty ones go back (`min_partial`).
+    /// A slab that becomes empty goes back if there are so many with free objects, itself included, beside those that CPUs have to themselves
+    /// (`min_partial`).
     pub min_partial: usize,
     /// Whether free objects are filled with a pattern that is looked at again, and the space behind objects as well (`slub_debug=PZ`).
     pub debug: bool,

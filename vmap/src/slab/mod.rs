@@ -14,7 +14,7 @@
 //!        +-- virt_to_head_page: which slab?
 //! ```
 //!
-//! An address finds its slab by the head of the block that it lies in ([`Pages::virt_to_head_page`]) and by nothing else, and memory is
+//! An address finds its slab by the head of the block that it lies in ([`Pages::virt_to_head_page`](crate::compound::Pages::virt_to_head_page)) and by nothing else, and memory is
 //! reached by its address alone. So nobody here knows whether a slab is in one piece.
 //!
 //! # Where the books are

@@ -228,7 +228,12 @@ enum State {
 /// }
 /// ```
 ///
-/// It stays with its CPU:
+/// It stays with its CPU, unlike those that hand it out:
+///
+/// ```
+/// fn sent<T: Send>() {}
+/// sent::<pageless_vmap::zsmalloc::PairWindows<Box<pageless_fault::host::HostVspace>>>();
+/// ```
 ///
 /// ```compile_fail,E0277
 /// fn sent<T: Send>() {}

@@ -20,6 +20,8 @@
 
 use pageless_fault::sync::atomic::{AtomicU64, Ordering};
 
+use crate::mutant::Mutant;
+
 use super::class::{CLASS_DELTA, ChainSize, MAX_OBJECT, MIN_CLASS};
 
 /// Zspages of one shape that a pool can have.
@@ -66,7 +68,7 @@ impl Location {
 
 /// Puts an object into its slot, or to another place, and lets go of it.
 ///
-/// Release: pairs with the Acquires in [`Pin::shared`] and [`Pin::try_alone`]; whoever holds it finds it at this place.
+/// Release: pairs with the Acquire in [`Pin::attempt`]; whoever holds it finds it at this place.
 pub(super) fn publish(slot: &AtomicU64, location: Location) {
     slot.store(location.word(), Ordering::Release);
 }
@@ -103,25 +105,8 @@ impl<'p> Pin<'p> {
     fn take(slot: &'p AtomicU64, alone: bool, relax: impl Fn(u32)) -> Self {
         let mut turn = 0_u32;
         loop {
-            let word = slot.load(Ordering::Relaxed);
-            let pins = word & PINS;
-            let after = match (alone, pins) {
-                (true, 0) => Some(word | ALONE),
-                (false, pins) if pins < READERS => Some(word + 1),
-                _ => None,
-            };
-            // Acquire: pairs with the Release in `publish` (the object is there), and with the one in `drop`: what the last holder
-            // read has been read, what he wrote is seen.
-            if let Some(after) = after
-                && slot
-                    .compare_exchange_weak(word, after, Ordering::Acquire, Ordering::Relaxed)
-                    .is_ok()
-            {
-                return Pin {
-                    slot,
-                    location: Location::of(word),
-                    alone,
-                };
+            if let Some(pin) = Self::attempt(slot, alone) {
+                return pin;
             }
             relax(turn);
             turn = turn.saturating_add(1);
@@ -130,17 +115,25 @@ impl<'p> Pin<'p> {
 
     /// Holds it alone, unless anybody holds it now.
     pub(super) fn try_alone(slot: &'p AtomicU64) -> Option<Self> {
+        Self::attempt(slot, true)
+    }
+
+    /// Holds it, unless somebody else is in the way, or was quicker.
+    fn attempt(slot: &'p AtomicU64, alone: bool) -> Option<Self> {
         let word = slot.load(Ordering::Relaxed);
-        if word & PINS != 0 {
-            return None;
-        }
-        // Acquire: as in `take`.
-        slot.compare_exchange(word, word | ALONE, Ordering::Acquire, Ordering::Relaxed)
+        let after = match (alone, word & PINS) {
+            (true, pins) if pins == 0 || Mutant::HeldObjectMoved.active() => word | ALONE,
+            (false, pins) if pins < READERS => word + 1,
+            _ => return None,
+        };
+        // Acquire: pairs with the Release in `publish` (the object is there), and with the one in `drop`: what the last holder
+        // read has been read, what he wrote is seen.
+        slot.compare_exchange(word, after, Ordering::Acquire, Ordering::Relaxed)
             .ok()?;
         Some(Pin {
             slot,
             location: Location::of(word),
-            alone: true,
+            alone,
         })
     }
 
@@ -168,11 +161,126 @@ impl<'p> Pin<'p> {
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
-        // Release: pairs with the Acquires in `take` and `try_alone`.
+        // Release: pairs with the Acquire in `attempt`.
         if self.alone {
             self.slot.fetch_and(!PINS, Ordering::Release);
         } else {
             self.slot.fetch_sub(1, Ordering::Release);
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom {
+    use ::loom::model;
+    use ::loom::sync::Arc;
+    use ::loom::thread;
+
+    use super::*;
+
+    const FROM: Location = Location {
+        zspage: 0,
+        index: 0,
+        len: 16,
+    };
+    const TO: Location = Location {
+        zspage: 0,
+        index: 1,
+        len: 16,
+    };
+
+    /// A slot, and memory for an object at each of two places. Its words are as a machine copies them: one by one, unordered.
+    struct Memory {
+        slot: AtomicU64,
+        places: [[AtomicU64; 2]; 2],
+    }
+
+    impl Memory {
+        fn holding(value: u64) -> Arc<Self> {
+            let word = |value| AtomicU64::new(value);
+            let memory = Memory {
+                slot: word(0),
+                places: [[word(value), word(value)], [word(0), word(0)]],
+            };
+            publish(&memory.slot, FROM);
+            Arc::new(memory)
+        }
+
+        /// What a reader sees, unless somebody is in its way.
+        fn read(&self) -> Option<[u64; 2]> {
+            let pin = Pin::attempt(&self.slot, false)?;
+            let place = &self.places[usize::from(pin.location().index)];
+            Some([0, 1].map(|word| place[word].load(Ordering::Relaxed)))
+        }
+
+        /// Whether nobody was in the way of a writer.
+        fn write(&self, value: u64) -> bool {
+            let Some(pin) = Pin::try_alone(&self.slot) else {
+                return false;
+            };
+            for word in &self.places[usize::from(pin.location().index)] {
+                word.store(value, Ordering::Relaxed);
+            }
+            true
+        }
+
+        /// Moves the object, if nobody holds it, and lets its old place be used for something else.
+        fn compact(&self) {
+            let Some(pin) = Pin::try_alone(&self.slot) else {
+                return;
+            };
+            let [from, to] = &self.places;
+            for (from, to) in from.iter().zip(to) {
+                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+                from.store(0xdead, Ordering::Relaxed);
+            }
+            pin.moved_to(TO);
+        }
+    }
+
+    #[test]
+    fn a_reader_sees_the_whole_object_wherever_it_is() {
+        model(|| {
+            let memory = Memory::holding(7);
+            let moving = Arc::clone(&memory);
+            let mover = thread::spawn(move || moving.compact());
+            let seen = memory.read();
+            assert!([None, Some([7, 7])].contains(&seen), "{seen:?}");
+            mover.join().unwrap();
+            assert_eq!(memory.read(), Some([7, 7]));
+        });
+    }
+
+    #[test]
+    fn two_readers_and_a_move_do_not_disturb_each_other() {
+        model(|| {
+            let memory = Memory::holding(7);
+            let (moving, reading) = (Arc::clone(&memory), Arc::clone(&memory));
+            let mover = thread::spawn(move || moving.compact());
+            let reader = thread::spawn(move || reading.read());
+            for seen in [memory.read(), reader.join().unwrap()] {
+                assert!([None, Some([7, 7])].contains(&seen), "{seen:?}");
+            }
+            mover.join().unwrap();
+            assert!(is_unpinned(&memory.slot));
+        });
+    }
+
+    #[test]
+    fn what_is_written_before_or_after_a_move_is_whole_and_is_not_lost() {
+        model(|| {
+            let memory = Memory::holding(7);
+            let (moving, writing) = (Arc::clone(&memory), Arc::clone(&memory));
+            let mover = thread::spawn(move || moving.compact());
+            let writer = thread::spawn(move || writing.write(8));
+            let seen = memory.read();
+            assert!(
+                [None, Some([7, 7]), Some([8, 8])].contains(&seen),
+                "{seen:?}"
+            );
+            mover.join().unwrap();
+            let now = if writer.join().unwrap() { 8 } else { 7 };
+            assert_eq!(memory.read(), Some([now, now]));
+        });
     }
 }

@@ -72,14 +72,16 @@ macro_rules! catalogue {
                 what_is_unmapped_is_not_read_through_an_old_translation;
             reuse:
                 addresses_and_owned_things_come_back_only_after_the_flush,
-                one_shootdown_covers_the_actual_ranges;
+                one_shootdown_covers_the_actual_ranges,
+                what_is_released_may_unmap_and_purge_itself;
             small_mappings:
                 a_block_is_given_back_when_nothing_is_in_it,
                 a_mapping_shows_its_frames_and_its_owner_gets_them_after_a_purge,
                 blocks_are_filled_and_used_again_without_taking_addresses,
                 more_than_64_pages_are_refused;
             storm:
-                many_cpus_map_touch_and_unmap_at_once;
+                many_cpus_map_touch_and_unmap_at_once,
+                of_those_who_unmap_one_area_at_once_one_succeeds;
             vmalloc:
                 memory_is_zeroed_written_in_one_piece_and_back_after_the_flush,
                 without_frames_nothing_is_left_behind_whichever_is_missing;
@@ -101,4 +103,9 @@ mod sim_threads {
 /// The modelled machine, all CPUs in one thread, under several schedules.
 mod sim_scheduled {
     catalogue!(crate::rig::sim::SimScheduledRig);
+}
+
+/// The same under every safe policy.
+mod sim_policies {
+    catalogue!(crate::rig::sim::SimPoliciesRig);
 }

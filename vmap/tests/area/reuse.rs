@@ -3,9 +3,9 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pageless_fault::{FrameMemory, MaySleep, Protection};
+use pageless_fault::{FrameMemory, MaySleep, Protection, VirtAddr, Vspace};
 use pageless_pfn::{FrameCount, Pfn};
-use pageless_vmap::area::{AreaKind, Release, Unreachable};
+use pageless_vmap::area::{AreaKind, AreaSpace, Release, Unreachable};
 use pageless_vmap::frames::Context;
 
 use crate::rig::{Rig, cpu, fill, one, small, special, tag_at};
@@ -90,6 +90,47 @@ pub(crate) fn addresses_and_owned_things_come_back_only_after_the_flush<R: Rig>(
             .collect(),
     );
     rig.on_cpu(|_| drop(vm));
+}
+
+/// An area that is unmapped, and purged, when another one is released.
+struct Next<S: Vspace> {
+    areas: Arc<AreaSpace<S>>,
+    address: VirtAddr,
+}
+
+impl<S: Vspace> Release for Next<S> {
+    fn release(self: Box<Self>, _: &Unreachable<'_>, ctx: &MaySleep) {
+        self.areas.unmap_at(ctx, self.address).unwrap();
+        self.areas.purge(ctx).unwrap();
+    }
+}
+
+pub(crate) fn what_is_released_may_unmap_and_purge_itself<R: Rig>(rig: &R) {
+    rig.on_cpu(|ctx| {
+        let vm = rig.vmalloc(512, small(64));
+        let map = |owned| {
+            vm.map_owned(
+                Context::MaySleep(ctx),
+                FrameCount::new(1),
+                [one(rig.frame(0))],
+                Protection::Read,
+                AreaKind::Map,
+                owned,
+            )
+            .unwrap()
+        };
+        let mut address = map(Box::new(()));
+        for _ in 0..10 {
+            address = map(Box::new(Next {
+                areas: Arc::clone(vm.area_space()),
+                address,
+            }));
+        }
+        vm.vunmap(ctx, address).unwrap();
+        vm.purge(ctx).unwrap();
+        assert_eq!((vm.counters().purges, vm.areas().len()), (11, 0));
+        vm.self_check().unwrap();
+    });
 }
 
 pub(crate) fn one_shootdown_covers_the_actual_ranges<R: Rig>(rig: &R) {

@@ -24,10 +24,13 @@ pub(crate) trait Rig: Sync + Sized {
     type Machine: Machine<Window = Self::Window>;
     type Memory: FrameMemory + 'static;
 
-    /// How often each test is run, each time on another machine.
-    const TIMES: u64 = 1;
     /// How many of a thousand rounds of a stress test are made here.
     const PER_MILLE: u64;
+
+    /// How often each test is run, each time on another machine.
+    fn times() -> u64 {
+        1
+    }
 
     /// The machine for the `time`-th time, from 0.
     fn new(time: u64) -> Self;
@@ -131,7 +134,7 @@ pub(crate) fn one(pfn: Pfn) -> PfnRange {
 
 /// Runs one test, as often as the rig says.
 pub(crate) fn run<R: Rig>(test: fn(&R)) {
-    for time in 0..R::TIMES {
+    for time in 0..R::times() {
         let _told = Told(time);
         let rig = R::new(time);
         test(&rig);

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use pageless_fault::sync::Mutex;
 use pageless_fault::{FrameMemory, MaySleep, Protection, VirtAddr};
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
-use pageless_vmap::area::{AreaKind, Release, Unreachable};
+use pageless_vmap::area::{AreaKind, Release, Unreachable, VunmapError};
 use pageless_vmap::frames::Context;
 
 use crate::rig::{Rig, cpu, fill, one, small, special, tag_at};
@@ -143,6 +143,45 @@ pub(crate) fn many_cpus_map_touch_and_unmap_at_once<R: Rig>(rig: &R) {
         free.sort_unstable();
         free.dedup();
         assert_eq!(free.len(), 256);
+        drop(vm);
+    });
+}
+
+pub(crate) fn of_those_who_unmap_one_area_at_once_one_succeeds<R: Rig>(rig: &R) {
+    const CPUS: usize = 3;
+    let vm = rig.vmalloc(512, small(40).nodes(2));
+    let frames: Vec<_> = (0..4).map(|n| special(rig.frame(n))).collect();
+    let areas: Vec<_> = rig.on_cpu(|ctx| {
+        (0..R::rounds(300).min(40))
+            .map(|_| vm.vmap(ctx, &frames, Protection::Read).unwrap())
+            .collect()
+    });
+    let succeeded = AtomicU64::new(0);
+    let body = |me: usize, ctx: &mut MaySleep| {
+        for at in &areas {
+            // Once in a while by those who must not wait: then it may be left to others, and is not refused here.
+            let unmapped = match me {
+                0 => vm.vunmap_atomic(*at).map(drop),
+                _ => vm.vunmap(ctx, *at),
+            };
+            match unmapped {
+                Ok(()) => {
+                    succeeded.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(VunmapError::NoSuchArea { .. } | VunmapError::AlreadyUnmapped { .. }) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    };
+    let body = &body;
+    rig.cpus((0..CPUS).map(|me| cpu(move |ctx| body(me, ctx))).collect());
+    rig.on_cpu(|ctx| {
+        vm.purge(ctx).unwrap();
+        vm.self_check().unwrap();
+        let counters = vm.counters();
+        let once = areas.len() as u64;
+        assert_eq!((counters.unmapped, counters.purged_areas), (once, once));
+        assert_eq!(succeeded.load(Ordering::Relaxed), once + counters.not_found);
         drop(vm);
     });
 }

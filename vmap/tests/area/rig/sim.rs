@@ -23,11 +23,11 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(policy: PolicyKind, seed: u64) -> Self {
         let config = SimConfig {
             cpus: CPUS,
             frames: 2560,
-            policy: PolicyKind::ConcurrentIpi,
+            policy,
             speculation: Speculation::WithoutAccessed,
             speculate_one_in: 16,
             nmi_one_in: 8,
@@ -75,8 +75,43 @@ impl World {
     }
 }
 
+/// The policies whose word can be taken: `LocalOnly` is for one CPU.
+fn safe() -> Vec<PolicyKind> {
+    let several = |policy: &PolicyKind| policy.is_safe() && *policy != PolicyKind::LocalOnly;
+    PolicyKind::ALL.iter().copied().filter(several).collect()
+}
+
+/// How many times as many schedules are to be run: `PAGELESS_SEEDS`.
+fn seeds() -> u64 {
+    let asked = std::env::var("PAGELESS_SEEDS").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
+fn threads(world: &World, _seed: u64, bodies: Vec<Body<'_>>) {
+    let bodies = bodies
+        .into_iter()
+        .map(|body| -> Box<dyn FnOnce(&Cpu) + Send> { Box::new(|_| body(&mut MaySleep::claim())) })
+        .collect();
+    world.machine.run_threads(bodies).unwrap();
+}
+
+fn scheduled(world: &World, seed: u64, bodies: Vec<Body<'_>>) {
+    let run = world.runs.fetch_add(1, Ordering::Relaxed);
+    let bodies = bodies
+        .into_iter()
+        .map(|body| -> Box<dyn FnOnce(&Cpu)> { Box::new(|_| body(&mut MaySleep::claim())) })
+        .collect();
+    let schedule = Schedule::random(seed << 16 | run).steps_at_most(100_000_000);
+    if let Err(failure) = world.machine.run_scheduled(&schedule, bodies) {
+        panic!("under {}: {failure}", world.machine.config().policy.name());
+    }
+}
+
 macro_rules! rig {
-    ($(#[$doc:meta])* $name:ident, times $times:expr, per mille $per_mille:expr, $cpus:expr) => {
+    (
+        $(#[$doc:meta])* $name:ident,
+        times $times:expr, per mille $per_mille:expr, $policy:expr, $cpus:ident
+    ) => {
         $(#[$doc])*
         pub(crate) struct $name(World, u64);
 
@@ -86,11 +121,15 @@ macro_rules! rig {
             type Machine = SimMachine;
             type Memory = SimRam;
 
-            const TIMES: u64 = $times;
+            fn times() -> u64 {
+                $times
+            }
+
             const PER_MILLE: u64 = $per_mille;
 
             fn new(time: u64) -> Self {
-                $name(World::new(time), time)
+                let policy: fn(u64) -> PolicyKind = $policy;
+                $name(World::new(policy(time), time), time)
             }
 
             fn machine(&self) -> &SimMachine {
@@ -106,8 +145,7 @@ macro_rules! rig {
             }
 
             fn cpus(&self, bodies: Vec<Body<'_>>) {
-                let run: fn(&World, u64, Vec<Body<'_>>) = $cpus;
-                run(&self.0, self.1, bodies);
+                $cpus(&self.0, self.1, bodies);
             }
 
             fn pause(&self) {
@@ -127,28 +165,15 @@ macro_rules! rig {
 
 rig! {
     /// Each CPU a thread.
-    SimThreadsRig, times 1, per mille 100, |world, _, bodies| {
-        let bodies = bodies
-            .into_iter()
-            .map(|body| -> Box<dyn FnOnce(&Cpu) + Send> {
-                Box::new(|_| body(&mut MaySleep::claim()))
-            })
-            .collect();
-        world.machine.run_threads(bodies).unwrap();
-    }
+    SimThreadsRig, times seeds(), per mille 100, |_| PolicyKind::ConcurrentIpi, threads
 }
 
 rig! {
     /// All CPUs in one thread, interleaved from a seed.
-    SimScheduledRig, times 8, per mille 10, |world, seed, bodies| {
-        let run = world.runs.fetch_add(1, Ordering::Relaxed);
-        let bodies = bodies
-            .into_iter()
-            .map(|body| -> Box<dyn FnOnce(&Cpu)> { Box::new(|_| body(&mut MaySleep::claim())) })
-            .collect();
-        let schedule = Schedule::random(seed << 16 | run).steps_at_most(100_000_000);
-        if let Err(failure) = world.machine.run_scheduled(&schedule, bodies) {
-            panic!("{failure}");
-        }
-    }
+    SimScheduledRig, times 8 * seeds(), per mille 10, |_| PolicyKind::ConcurrentIpi, scheduled
+}
+
+rig! {
+    /// Every test once under each policy that is safe with several CPUs.
+    SimPoliciesRig, times safe().len() as u64, per mille 8, |time| safe()[time as usize], scheduled
 }
