@@ -17,9 +17,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::BorrowedFd;
 use std::sync::{OnceLock, PoisonError, RwLock};
 
-use pageless_pfn::{Pfn, PfnRange};
+use pageless_pfn::{FrameCount, Pfn, PfnRange};
 
 use super::exception;
 use super::frames::HostFrames;
@@ -67,6 +68,9 @@ pub struct HostVspace {
     mapping: Mapping,
     len: WindowLen,
 }
+
+/// Frames of one file: how many, which file, and where in it.
+type Stretch<'f> = (FrameCount, BorrowedFd<'f>, u64);
 
 /// A host shootdown: complete when [`Vspace::shoot`] returns, since the kernel waits for it.
 #[derive(Debug)]
@@ -171,6 +175,21 @@ impl HostVspace {
         Ok(rest)
     }
 
+    /// The stretches of files that `frames` are; in place of one that is missing, the number of its first frame, and no more.
+    fn stretches(&self, frames: PfnRange) -> impl Iterator<Item = Result<Stretch<'_>, Pfn>> {
+        let mut rest = frames;
+        core::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let found = self.frames.locate(rest);
+            let next = rest.start();
+            let count = found.map_or(rest.count(), |(count, ..)| count);
+            rest = rest.split_at(count)?.1;
+            Some(found.ok_or(next))
+        })
+    }
+
     /// Bytes of `len` from `at` on that lie in the space.
     fn inside(&self, at: WindowOffset, len: usize) -> usize {
         self.len.get().saturating_sub(at.get()).min(len as u64) as usize
@@ -248,14 +267,10 @@ impl Vspace for HostVspace {
                 len: self.len,
             });
         }
-        if frames.is_empty() {
-            return Ok(());
+        for stretch in self.stretches(frames) {
+            let missing = |pfn| MapError::NoSuchFrame { pfn };
+            stretch.map_err(missing)?;
         }
-        let Some((file, offset)) = self.frames.locate(frames) else {
-            return Err(MapError::NoSuchFrame {
-                pfn: frames.start(),
-            });
-        };
         let _shared = self
             .mapping_over
             .read()
@@ -264,17 +279,21 @@ impl Vspace for HostVspace {
         if let Some(page) = present {
             return Err(MapError::Occupied { at: page * PAGE });
         }
-        // SAFETY: the pages lie in the reservation, as just checked, and show nothing, so nobody has been given their addresses.
-        unsafe {
-            self.mapping.map_over(
-                at.get() as usize,
-                pages as usize * 4096,
-                file,
-                offset,
-                protection,
-            )
+        let mut done = at.get() as usize;
+        for (count, file, offset) in self.stretches(frames).flatten() {
+            let bytes = count.get() as usize * 4096;
+            // SAFETY: the pages lie in the reservation, as just checked, and show nothing, so nobody has been given their addresses.
+            let mapped = unsafe { self.mapping.map_over(done, bytes, file, offset, protection) };
+            if let Err(errno) = mapped {
+                let start = at.get() as usize;
+                if done > start {
+                    // SAFETY: as above. If it fails, the next mapping here takes it away.
+                    let _ = unsafe { self.mapping.reserve_again(start, done - start) };
+                }
+                return Err(MapError::NoRoom { pages, errno });
+            }
+            done += bytes;
         }
-        .map_err(|errno| MapError::NoRoom { pages, errno })?;
         for (page, frame) in (first..).zip(frames.iter()) {
             if let Some(entry) = self.entry_or_new(page) {
                 // Release pairs with the Acquire in `translate`.

@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod between;
+mod host_frames;
 mod local_flush;
 mod overrun;
 mod rig;
