@@ -6,6 +6,7 @@ use crate::access::Fetched;
 use crate::context::MaySleep;
 use crate::debt::{Completion, FlushDebt};
 use crate::shootdown::CpuId;
+use crate::vspace::VirtAddr;
 use crate::window::{WindowLen, WindowOffset, WindowRange};
 
 /// Something that translates addresses.
@@ -256,6 +257,14 @@ pub enum UnmapError {
         owner: CpuId,
         /// Who asked.
         caller: CpuId,
+    },
+    /// It was taken down, or claimed, in another space: a shootdown of this one proves nothing of it.
+    #[error("what belongs to the space at {theirs} cannot be shot down in the one at {ours}")]
+    OtherSpace {
+        /// Where the other space begins.
+        theirs: VirtAddr,
+        /// Where this one begins.
+        ours: VirtAddr,
     },
     /// The process is a forked child of the one that owns the window.
     #[error("the window belongs to the parent process")]

@@ -197,6 +197,7 @@ pub trait Vspace: Translations + Cpus + Send + Sync {
         match self.clear(range) {
             Ok(()) => Ok(Unflushed {
                 range,
+                space: self.base(),
                 owned: ManuallyDrop::new(owned),
             }),
             Err(error) => Err((owned, error)),
@@ -207,7 +208,8 @@ pub trait Vspace: Translations + Cpus + Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`shoot`](Self::shoot); the batch comes back, with everything still locked up in it.
+    /// As [`shoot`](Self::shoot), and [`UnmapError::OtherSpace`] if any of it was taken down elsewhere; the batch comes back, with
+    /// everything still locked up in it.
     fn shoot_down<T>(
         &self,
         batch: Vec<Unflushed<T>>,
@@ -215,6 +217,11 @@ pub trait Vspace: Translations + Cpus + Send + Sync {
     where
         Self: Sized,
     {
+        let ours = self.base();
+        if let Some(other) = batch.iter().find(|one| one.space != ours) {
+            let theirs = other.space;
+            return Err((batch, UnmapError::OtherSpace { theirs, ours }));
+        }
         let ranges: Vec<_> = batch.iter().map(|one| one.range).collect();
         match self.shoot(&ranges) {
             Ok(ticket) => {
@@ -229,13 +236,18 @@ pub trait Vspace: Translations + Cpus + Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`flush_here`](Self::flush_here), and [`UnmapError::NotOwn`] if `own` does not cover the range or this is not the CPU
-    /// that claimed it. `one` comes back with everything still locked up in it.
+    /// As [`flush_here`](Self::flush_here), [`UnmapError::NotOwn`] if `own` does not cover the range or this is not the CPU
+    /// that claimed it, and [`UnmapError::OtherSpace`] if either is of another space. `one` comes back with everything still locked up
+    /// in it.
     fn shoot_down_here<T>(
         &self,
         own: &OwnRange,
         one: Unflushed<T>,
     ) -> Result<Flushed<T>, StillLocked<Unflushed<T>>> {
+        let ours = self.base();
+        if let Some(theirs) = [own.space, one.space].into_iter().find(|at| *at != ours) {
+            return Err((one, UnmapError::OtherSpace { theirs, ours }));
+        }
         let current = self.current();
         if !own.covers(one.range) || own.cpu != current {
             let error = UnmapError::NotOwn {
@@ -257,6 +269,8 @@ pub trait Vspace: Translations + Cpus + Send + Sync {
 #[must_use = "what has been taken down can be used again only after a shootdown"]
 pub struct Unflushed<T> {
     range: WindowRange,
+    /// Where its space begins.
+    space: VirtAddr,
     owned: ManuallyDrop<T>,
 }
 
@@ -294,6 +308,8 @@ pub type StillLocked<B> = (B, UnmapError);
 #[derive(Debug)]
 pub struct OwnRange {
     range: WindowRange,
+    /// Where its space begins.
+    space: VirtAddr,
     cpu: CpuId,
     _not_send: PhantomData<*const ()>,
 }
@@ -305,6 +321,7 @@ impl OwnRange {
     pub fn claim(space: &impl Vspace, range: WindowRange) -> Self {
         OwnRange {
             range,
+            space: space.base(),
             cpu: space.current(),
             _not_send: PhantomData,
         }

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use pageless_pfn::{PfnRange, PhysAddr};
+use pageless_pfn::{FrameCount, PfnRange, PhysAddr};
 
 use super::sys::{FileMapping, MemoryFile};
 use super::thread;
@@ -166,6 +166,14 @@ pub enum BackingError {
         /// In bytes.
         offset: u64,
     },
+    /// No file is so long.
+    #[error("frames {new:?} from byte {offset} of a file on end beyond any file")]
+    BeyondFile {
+        /// To be added.
+        new: PfnRange,
+        /// In bytes.
+        offset: u64,
+    },
     /// The file could not be duplicated.
     #[error("the file of frames {new:?}: {error}")]
     File {
@@ -196,6 +204,19 @@ impl HostFrames {
     ) -> Result<(), BackingError> {
         if !offset.is_multiple_of(4096) {
             return Err(BackingError::Unaligned { offset });
+        }
+        let end = frames
+            .count()
+            .bytes()
+            .and_then(|bytes| offset.checked_add(bytes.get()));
+        if end.is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(BackingError::BeyondFile {
+                new: frames,
+                offset,
+            });
+        }
+        if frames.is_empty() {
+            return Ok(());
         }
         let overlapping = self.backings.iter().find(|b| b.frames.intersects(frames));
         if let Some(present) = overlapping {
@@ -239,16 +260,19 @@ impl HostFrames {
         Ok(Arc::new(frames))
     }
 
-    /// The file and the offset in it of `frames`, which must be a stretch of one file.
-    pub(super) fn locate(&self, frames: PfnRange) -> Option<(BorrowedFd<'_>, u64)> {
+    /// How many of `frames`, from the first, are a stretch of one file, and the file and the offset in it. `None` if there is no such
+    /// frame; `frames` is not empty.
+    pub(super) fn locate(&self, frames: PfnRange) -> Option<(FrameCount, BorrowedFd<'_>, u64)> {
         let after = self
             .backings
             .partition_point(|backing| backing.frames.start() <= frames.start());
         let backing = &self.backings[after.checked_sub(1)?];
-        let into = backing
-            .frames
-            .encloses(frames)
-            .then(|| backing.frames.index_of(frames.start()))??;
-        Some((backing.file.as_fd(), backing.offset + into * 4096))
+        let into = backing.frames.index_of(frames.start())?;
+        let rest = backing.frames.count().get() - into;
+        Some((
+            frames.count().min(FrameCount::new(rest)),
+            backing.file.as_fd(),
+            backing.offset + into * 4096,
+        ))
     }
 }

@@ -2,16 +2,25 @@
 //!
 //! The kernel's page tables cannot be read, so the entries are kept once more, here: [`Vspace::translate`] looks them up, and
 //! [`Vspace::clear`] takes them out. What the CPUs use changes at [`Vspace::shoot`]: the reservation is mapped over the ranges again,
-//! in one call for each stretch of neighbours, and the kernel flushes every CPU before that returns.
+//! and the kernel flushes every CPU before that returns.
+//!
+//! # What a shootdown costs
+//!
+//! The kernel interrupts the other CPUs once for each call, so ranges with little between them are one call, if what is between them
+//! shows nothing: areas and the guard pages behind them, most of all. It interrupts them again for each mapping with a *dirty* entry,
+//! whatever the call, and makes an entry dirty that may be written if its page has ever been. Frames mapped with
+//! [`Protection::Read`] are several times cheaper to shoot down than others while threads run on other CPUs.
 #![expect(unsafe_code, reason = "shows memory to others")]
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::OnceLock;
+use std::os::fd::BorrowedFd;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
-use pageless_pfn::{Pfn, PfnRange};
+use pageless_pfn::{FrameCount, Pfn, PfnRange};
 
 use super::exception;
 use super::frames::HostFrames;
@@ -29,6 +38,8 @@ use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
 const PAGE: u64 = 4096;
 /// Pages that one leaf of the books covers.
 const LEAF: u64 = 512;
+/// Pages that may lie between ranges that are shot down by one call.
+const GAP_MOST: u64 = 16;
 
 /// Our copy of 512 page-table entries.
 ///
@@ -50,10 +61,16 @@ pub struct HostVspace {
     registration: Option<Registration>,
     frames: Arc<HostFrames>,
     leaves: Box<[OnceLock<Box<Leaf>>]>,
+    /// Held by many who map, from looking whether a page is free until the books say what it shows; by one who maps the reservation
+    /// over pages that he has not been asked for. It costs no parallelism: so does the kernel with its own.
+    mapping_over: RwLock<()>,
     canary: ForkCanary,
     mapping: Mapping,
     len: WindowLen,
 }
+
+/// Frames of one file: how many, which file, and where in it.
+type Stretch<'f> = (FrameCount, BorrowedFd<'f>, u64);
 
 /// A host shootdown: complete when [`Vspace::shoot`] returns, since the kernel waits for it.
 #[derive(Debug)]
@@ -84,6 +101,7 @@ impl HostVspace {
             registration: Some(registration),
             frames,
             leaves,
+            mapping_over: RwLock::new(()),
             canary,
             mapping,
             len,
@@ -114,6 +132,62 @@ impl HostVspace {
             });
         }
         Ok(())
+    }
+
+    /// The first of `pages` that shows something.
+    fn shown(&self, mut pages: Range<u64>) -> Option<u64> {
+        pages.find(|page| {
+            self.entry(*page)
+                .is_some_and(|entry| entry.load(Ordering::Relaxed) != 0)
+        })
+    }
+
+    /// Maps the reservation over the first of `ranges` and over those behind it that the same call can reach; answers the others. They
+    /// are sorted, lie in the space, and do not touch.
+    fn take_away<'r>(&self, ranges: &'r [(u64, u64)]) -> Result<&'r [(u64, u64)], UnmapError> {
+        let [(start, end), rest @ ..] = ranges else {
+            return Ok(ranges);
+        };
+        let (start, mut end, mut rest) = (*start, *end, rest);
+        let near = |end: u64, next: u64| next - end <= GAP_MOST * PAGE;
+        // Nobody maps anything between the look and the call. What was cleared there and waits for its own shootdown may as well go now.
+        let _alone = rest.first().filter(|(next, _)| near(end, *next)).map(|_| {
+            self.mapping_over
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+        });
+        while let [(next, until), others @ ..] = rest
+            && near(end, *next)
+            && self.shown(end / PAGE..*next / PAGE).is_none()
+        {
+            (end, rest) = (*until, others);
+        }
+        // SAFETY: the range lies in the reservation. Who unmaps parts of it has made sure that nobody uses their addresses any more (the
+        // contract of `Vspace::shoot`); the others show nothing, and whoever would map something there waits for us.
+        unsafe {
+            self.mapping
+                .reserve_again(start as usize, (end - start) as usize)
+        }
+        .map_err(|errno| UnmapError::Refused {
+            bytes: end - start,
+            errno,
+        })?;
+        Ok(rest)
+    }
+
+    /// The stretches of files that `frames` are; in place of one that is missing, the number of its first frame, and no more.
+    fn stretches(&self, frames: PfnRange) -> impl Iterator<Item = Result<Stretch<'_>, Pfn>> {
+        let mut rest = frames;
+        core::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let found = self.frames.locate(rest);
+            let next = rest.start();
+            let count = found.map_or(rest.count(), |(count, ..)| count);
+            rest = rest.split_at(count)?.1;
+            Some(found.ok_or(next))
+        })
     }
 
     /// Bytes of `len` from `at` on that lie in the space.
@@ -193,32 +267,33 @@ impl Vspace for HostVspace {
                 len: self.len,
             });
         }
-        if frames.is_empty() {
-            return Ok(());
+        for stretch in self.stretches(frames) {
+            let missing = |pfn| MapError::NoSuchFrame { pfn };
+            stretch.map_err(missing)?;
         }
-        let Some((file, offset)) = self.frames.locate(frames) else {
-            return Err(MapError::NoSuchFrame {
-                pfn: frames.start(),
-            });
-        };
-        let present = (first..first + pages).find(|page| {
-            self.entry(*page)
-                .is_some_and(|entry| entry.load(Ordering::Relaxed) != 0)
-        });
+        let _shared = self
+            .mapping_over
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let present = self.shown(first..first + pages);
         if let Some(page) = present {
             return Err(MapError::Occupied { at: page * PAGE });
         }
-        // SAFETY: the pages lie in the reservation, as just checked, and show nothing, so nobody has been given their addresses.
-        unsafe {
-            self.mapping.map_over(
-                at.get() as usize,
-                pages as usize * 4096,
-                file,
-                offset,
-                protection,
-            )
+        let mut done = at.get() as usize;
+        for (count, file, offset) in self.stretches(frames).flatten() {
+            let bytes = count.get() as usize * 4096;
+            // SAFETY: the pages lie in the reservation, as just checked, and show nothing, so nobody has been given their addresses.
+            let mapped = unsafe { self.mapping.map_over(done, bytes, file, offset, protection) };
+            if let Err(errno) = mapped {
+                let start = at.get() as usize;
+                if done > start {
+                    // SAFETY: as above. If it fails, the next mapping here takes it away.
+                    let _ = unsafe { self.mapping.reserve_again(start, done - start) };
+                }
+                return Err(MapError::NoRoom { pages, errno });
+            }
+            done += bytes;
         }
-        .map_err(|errno| MapError::NoRoom { pages, errno })?;
         for (page, frame) in (first..).zip(frames.iter()) {
             if let Some(entry) = self.entry_or_new(page) {
                 // Release pairs with the Acquire in `translate`.
@@ -260,17 +335,9 @@ impl Vspace for HostVspace {
             }
             touches
         });
-        for (start, end) in sorted {
-            // SAFETY: the range lies in the reservation, as just checked. Who unmaps it has made sure that nobody uses its addresses any
-            // more (the contract of `Vspace::shoot`).
-            unsafe {
-                self.mapping
-                    .reserve_again(start as usize, (end - start) as usize)
-            }
-            .map_err(|errno| UnmapError::Refused {
-                bytes: end - start,
-                errno,
-            })?;
+        let mut rest = sorted.as_slice();
+        while !rest.is_empty() {
+            rest = self.take_away(rest)?;
         }
         Ok(HostVspaceTicket(()))
     }

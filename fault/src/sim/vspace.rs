@@ -120,11 +120,14 @@ impl SimVspace {
         write: bool,
         mut effect: impl FnMut(core::ops::Range<usize>, &AtomicU64),
     ) -> Result<(), Untranslated> {
-        let first = self.va(at.get());
         let outside = Untranslated {
             at: self.len.get(),
             write,
         };
+        if at.get() >= self.len.get() {
+            return if len == 0 { Ok(()) } else { Err(outside) };
+        }
+        let first = self.va(at.get());
         let inside = (self.len.get().saturating_sub(at.get())).min(len as u64);
         let costs = &self.machine.config().costs;
         current::with(&self.machine, |cpu| {

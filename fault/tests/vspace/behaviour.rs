@@ -189,6 +189,26 @@ fn memory_is_bounded<R: Rig>() {
     });
 }
 
+fn nothing_is_seen_outside<R: Rig>() {
+    R::run(1, |_, space| {
+        for outside in [LEN, LEN + 1, u64::MAX - 4095, u64::MAX] {
+            let at = WindowOffset::new(outside);
+            let read = Untranslated {
+                at: LEN,
+                write: false,
+            };
+            assert_eq!(space.read(at, &mut [0; 16]), Err(read));
+            let write = Untranslated {
+                at: LEN,
+                write: true,
+            };
+            assert_eq!(space.write(at, &[0; 16]), Err(write));
+            assert_eq!(space.read(at, &mut []), Ok(()));
+            assert_eq!(space.translate(at), None);
+        }
+    });
+}
+
 macro_rules! on_each_machine {
     ($($test:ident)*) => {
         mod host {
@@ -201,6 +221,7 @@ macro_rules! on_each_machine {
 }
 
 on_each_machine! {
+    nothing_is_seen_outside
     scattered_frames_are_one_stretch_of_addresses
     the_page_table_says_which_frame
     what_is_taken_down_comes_back_flushed_and_its_place_can_be_used_again

@@ -1,9 +1,11 @@
 //! A local flush is a proof for a range that its CPU alone uses, and for no other.
 
+use pageless_fault::host::{HostFrames, HostVspace};
 use pageless_fault::shootdown::CpuId;
 use pageless_fault::sim::{SimConfig, SimMachine};
 use pageless_fault::{
-    FrameMemory, OwnRange, Protection, UnmapError, Vspace, WindowLen, WindowOffset, WindowRange,
+    FrameMemory, MaySleep, OwnRange, Protection, UnmapError, Vspace, WindowLen, WindowOffset,
+    WindowRange,
 };
 use pageless_pfn::FrameCount;
 
@@ -84,6 +86,34 @@ fn another_cpu_cannot_flush_for_itself_what_one_has_claimed() {
             );
         })
         .unwrap();
+}
+
+#[test]
+fn a_shootdown_of_another_space_proves_nothing() {
+    Host::run(2, |memory, space| {
+        let frames = HostFrames::of_ram(memory).unwrap();
+        let other = HostVspace::reserve(frames, WindowLen::covering(1).unwrap()).unwrap();
+        let wrong = UnmapError::OtherSpace {
+            theirs: space.base(),
+            ours: other.base(),
+        };
+        let own = OwnRange::claim(&other, range(0, 1));
+        space
+            .map(range(0, 1).start(), run(memory, 0, 1), Protection::Read)
+            .unwrap();
+        let down = space.take_down(range(0, 1), ()).unwrap();
+        let (down, error) = other.shoot_down_here(&own, down).unwrap_err();
+        assert_eq!(error, wrong);
+        let (batch, error) = other.shoot_down(vec![down]).unwrap_err();
+        assert_eq!(error, wrong);
+        let debt = space.shoot_down(batch).unwrap();
+        debt.settle(&MaySleep::claim()).unwrap();
+        // Nor does a claim of the same pages there.
+        let down = space.take_down(range(0, 1), ()).unwrap();
+        let (_, error) = space.shoot_down_here(&own, down).unwrap_err();
+        let (theirs, ours) = (other.base(), space.base());
+        assert_eq!(error, UnmapError::OtherSpace { theirs, ours });
+    });
 }
 
 /// What the detector is for: a flush on one CPU of a range that two have used leaves the other one a stale translation.

@@ -80,11 +80,29 @@ impl SpaceTag {
     }
 }
 
+/// Who unmaps an area by its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Whoever has published it.
+    Owner,
+    /// Anybody who knows the address. What others build on their areas is not theirs to unmap.
+    Anybody,
+}
+
+impl By {
+    fn may_unmap(self, kind: AreaKind) -> bool {
+        match self {
+            By::Owner => true,
+            By::Anybody => matches!(kind, AreaKind::Map | AreaKind::Alloc),
+        }
+    }
+}
+
 /// What somebody who must not wait has left for the next who may.
 #[derive(Debug)]
 pub(crate) enum Deferred {
-    /// An area that is to be unmapped; its first page.
-    Unmap(PageNumber),
+    /// An area that is to be unmapped: its first page, and by whom.
+    Unmap(PageNumber, By),
     /// It is unmapped, but not in the list of those that wait.
     Lazy(Unflushed<Doomed>),
     /// It could not be unmapped, and is in use again.
@@ -505,15 +523,24 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 
-    /// [`unmap`](Self::unmap) of a published area, by its first address.
+    /// [`unmap`](Self::unmap) of a published area, by its first address, by whoever has published it.
     ///
     /// # Errors
     ///
     /// See [`VunmapError`].
     pub fn unmap_at(&self, ctx: &MaySleep, address: VirtAddr) -> Result<(), VunmapError> {
+        self.unmap_at_by(ctx, address, By::Owner)
+    }
+
+    pub(crate) fn unmap_at_by(
+        &self,
+        ctx: &MaySleep,
+        address: VirtAddr,
+        by: By,
+    ) -> Result<(), VunmapError> {
         self.catch_up(ctx);
         let page = self.first_page(address)?;
-        self.unmap_page(Context::MaySleep(ctx), page)?;
+        self.unmap_page(Context::MaySleep(ctx), page, by)?;
         self.purge_if_due(ctx).map_err(VunmapError::Unproved)
     }
 
@@ -524,8 +551,16 @@ impl<S: Vspace> AreaSpace<S> {
     ///
     /// See [`VunmapError`]; an area that is left to others is not looked at here.
     pub fn unmap_at_atomic(&self, address: VirtAddr) -> Result<Backlog, VunmapError> {
+        self.unmap_at_atomic_by(address, By::Owner)
+    }
+
+    pub(crate) fn unmap_at_atomic_by(
+        &self,
+        address: VirtAddr,
+        by: By,
+    ) -> Result<Backlog, VunmapError> {
         let page = self.first_page(address)?;
-        self.unmap_page(Context::Atomic, page)?;
+        self.unmap_page(Context::Atomic, page, by)?;
         Ok(self.backlog())
     }
 
@@ -734,16 +769,20 @@ impl<S: Vspace> AreaSpace<S> {
         &self,
         context: Context<'_>,
         page: PageNumber,
+        by: By,
     ) -> Result<(), VunmapError> {
         let address = self.address_of(page);
         let Some(mut areas) = self.lock(context, &self.node_of(page).areas) else {
             self.count().deferred.add(1);
-            self.deferred.push(Deferred::Unmap(page));
+            self.deferred.push(Deferred::Unmap(page, by));
             return Ok(());
         };
         let Some(record) = areas.records.get_mut(&page) else {
             return Err(VunmapError::NoSuchArea { address });
         };
+        if !by.may_unmap(record.kind) {
+            return Err(VunmapError::Held { address });
+        }
         let holds = match core::mem::replace(&mut record.state, State::Leaving) {
             State::Busy(holds) => holds,
             other => {
@@ -844,11 +883,11 @@ impl<S: Vspace> AreaSpace<S> {
                 drop(carrying);
             }
             match next {
-                Some(Deferred::Unmap(page)) => {
-                    match self.unmap_page(context, page) {
+                Some(Deferred::Unmap(page, by)) => {
+                    match self.unmap_page(context, page, by) {
                         Ok(()) => {}
                         Err(VunmapError::Refused { .. }) => {
-                            self.deferred.push(Deferred::Unmap(page));
+                            self.deferred.push(Deferred::Unmap(page, by));
                         }
                         // Whoever asked has gone on long ago.
                         Err(_) => self.count().not_found.add(1),

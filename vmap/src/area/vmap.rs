@@ -16,7 +16,7 @@ use crate::area::purge::Purged;
 use crate::area::ram::{Aliased, MapRamError, RamMapping};
 use crate::area::read::Vread;
 use crate::area::release::Release;
-use crate::area::space::{AllocAreaError, AreaSpace, Backlog, MapAreaError, VunmapError};
+use crate::area::space::{AllocAreaError, AreaSpace, Backlog, By, MapAreaError, VunmapError};
 use crate::frames::{Context, Order};
 use crate::mutant::Mutant;
 
@@ -155,14 +155,15 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
         }
     }
 
-    /// Takes the area at `address` down. Its addresses may be given out again, and its references are given back, after the next
-    /// purge; this makes one if more waits than the cap.
+    /// Takes the area at `address` down, if it is [`AreaKind::Map`] or [`AreaKind::Alloc`]: a block of pages that stands together through
+    /// one goes by its last reference, not by its address. The addresses may be given out again, and the references are given back, after
+    /// the next purge; this makes one if more waits than the cap.
     ///
     /// # Errors
     ///
     /// See [`VunmapError`].
     pub fn vunmap(&self, ctx: &MaySleep, address: VirtAddr) -> Result<(), VunmapError> {
-        self.areas.unmap_at(ctx, address)
+        self.areas.unmap_at_by(ctx, address, By::Anybody)
     }
 
     /// [`vunmap`](Self::vunmap) for those who must not wait. If the books are in use, all of it is left to the next who may sleep.
@@ -171,7 +172,7 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
     ///
     /// See [`VunmapError`].
     pub fn vunmap_atomic(&self, address: VirtAddr) -> Result<Backlog, VunmapError> {
-        self.areas.unmap_at_atomic(address)
+        self.areas.unmap_at_atomic_by(address, By::Anybody)
     }
 
     /// Makes up to [`RAM_MOST`](crate::area::RAM_MOST) frames appear one behind the other, for a short time. No reference is taken, and

@@ -1,5 +1,8 @@
 //! Hazard: the head of a virtual block forgets what it is before its tails have been found through it.
 
+use alloc::sync::Arc;
+
+use pageless_vmap::area::{NoDescriptors, Vmalloc, VunmapError};
 use pageless_vmap::frames::Gfp;
 
 use super::rig::{Rig, Size, on_each_machine, order};
@@ -40,6 +43,27 @@ fn a_block_that_ends_takes_its_own_tails_down_and_no_others<R: Rig>() {
     );
 }
 
+fn who_knows_the_address_of_a_block_cannot_unmap_it<R: Rig>() {
+    R::run(Size::default(), |world| {
+        let pages = &world.pages;
+        let gfp = Gfp::kernel(&world.ctx).virtual_fallback();
+        pages.always_fall_back(true);
+        let block = pages.alloc(&gfp, order(2)).unwrap();
+        let address = block.address();
+        let held = VunmapError::Held { address };
+        // There is one space, and others have areas in it as well.
+        let vm = Vmalloc::over(Arc::clone(pages.areas()), NoDescriptors);
+        assert_eq!(vm.vunmap(&world.ctx, address), Err(held));
+        assert_eq!(vm.vunmap_atomic(address), Err(held));
+        vm.purge(&world.ctx).unwrap();
+        block.write(3 * 4096, b"its own").unwrap();
+        drop(block);
+        assert_eq!(pages.counters().lost, 0);
+        world.nothing_remains();
+    });
+}
+
 on_each_machine! {
+    who_knows_the_address_of_a_block_cannot_unmap_it
     a_block_that_ends_takes_its_own_tails_down_and_no_others
 }
