@@ -7,6 +7,7 @@ extern crate alloc;
 mod clock;
 mod deadlock;
 mod explore;
+mod lock_and_shootdown;
 mod locks;
 mod programs;
 mod replay;

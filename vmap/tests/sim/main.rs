@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod broken;
 mod explored;
+mod kept_address;
 mod slots;
 mod space;
 mod storm;

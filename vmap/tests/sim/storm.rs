@@ -161,7 +161,7 @@ storms! {
 #[test]
 fn threads_leave_nothing_stale() {
     let all = Tally::default();
-    let (turns, most) = if cfg!(miri) { (200, 2) } else { (2_000, 8) };
+    let (turns, most) = if cfg!(miri) { (64, 2) } else { (2_000, 8) };
     for policy in safe() {
         for cpus in [2, 4, 8].into_iter().filter(|cpus| *cpus <= most) {
             for seed in 0..times() {
@@ -172,7 +172,8 @@ fn threads_leave_nothing_stale() {
             }
         }
         if cfg!(miri) {
-            break;
+            // Interpreting is slow: a look at races, not at every kind of unmapping.
+            return;
         }
     }
     tell("threads", &all, 3);
