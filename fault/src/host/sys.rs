@@ -77,6 +77,23 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// A page that shows nothing and that the kernel never counts together with a neighbour: unmapped, it makes room for another mapping.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's `errno`.
+    pub(super) fn apart() -> Result<Self, i32> {
+        // Shared, even if with nobody: that makes it a file of its own.
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let any = core::ptr::null_mut();
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
+        let base = unsafe { libc::mmap(any, 4096, libc::PROT_NONE, flags, -1, 0) };
+        match NonNull::new(base.cast::<u8>()).filter(|_| base != libc::MAP_FAILED) {
+            Some(base) => Ok(Mapping { base, len: 4096 }),
+            None => Err(errno()),
+        }
+    }
+
     /// Takes away what is mapped over `len` bytes at `at`; every CPU is flushed when this returns.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ use crate::cpus::Cpus;
 use crate::debt::{Completion, Flushed};
 use crate::machine::{ReserveError, Translations, UnmapError};
 use crate::shootdown::CpuId;
+use crate::sync::Mutex;
 use crate::vspace::{MapError, Protection, Untranslated, VirtAddr, Vspace};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
 
@@ -53,6 +54,9 @@ pub struct HostVspace {
     leaves: Box<[OnceLock<Box<Leaf>>]>,
     canary: ForkCanary,
     mapping: Mapping,
+    /// What is given up when the kernel's limit of mappings has been reached: to take something away takes a mapping, too, before it
+    /// gives two back.
+    spare: Mutex<Option<Mapping>>,
     len: WindowLen,
 }
 
@@ -90,6 +94,7 @@ impl HostVspace {
             leaves,
             canary,
             mapping,
+            spare: Mutex::new(Mapping::apart().ok()),
             len,
         })
     }
@@ -279,17 +284,27 @@ impl Vspace for HostVspace {
             }
             touches
         });
+        let mut spare = self.spare.lock();
         for (start, end) in sorted {
-            // SAFETY: the range lies in the reservation, as just checked. Who unmaps it has made sure that nobody uses its addresses any
-            // more (the contract of `Vspace::shoot`).
-            unsafe {
-                self.mapping
-                    .reserve_again(start as usize, (end - start) as usize)
-            }
-            .map_err(|errno| UnmapError::Refused {
+            let again = || {
+                // SAFETY: the range lies in the reservation, as just checked. Who unmaps it has made sure that nobody uses its addresses
+                // any more (the contract of `Vspace::shoot`).
+                unsafe {
+                    self.mapping
+                        .reserve_again(start as usize, (end - start) as usize)
+                }
+            };
+            let done = match again() {
+                Err(libc::ENOMEM) if spare.take().is_some() => again(),
+                done => done,
+            };
+            done.map_err(|errno| UnmapError::Refused {
                 bytes: end - start,
                 errno,
             })?;
+            if spare.is_none() {
+                *spare = Mapping::apart().ok();
+            }
         }
         Ok(HostVspaceTicket(()))
     }
