@@ -274,12 +274,7 @@ impl Report {
     ///
     /// What creating the folder or writing the file came to.
     pub(crate) fn finish(self) -> io::Result<()> {
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
-            PathBuf::from,
-        );
-        let folder = target.join("ratios");
-        fs::create_dir_all(&folder)?;
+        let folder = folder()?;
         let file = folder.join(format!("{}.json", self.bench));
         fs::write(&file, serde_json::to_string_pretty(&self.judged)? + "\n")?;
         println!("\n{}", self.table);
@@ -297,6 +292,17 @@ impl Report {
         );
         Ok(())
     }
+}
+
+/// Where programs leave what others read: `target/ratios`, made if it is not there.
+pub(crate) fn folder() -> io::Result<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
+        PathBuf::from,
+    );
+    let folder = target.join("ratios");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 /// A figure with as many digits as it can carry.

@@ -2,15 +2,23 @@
 //!
 //! The kernel's page tables cannot be read, so the entries are kept once more, here: [`Vspace::translate`] looks them up, and
 //! [`Vspace::clear`] takes them out. What the CPUs use changes at [`Vspace::shoot`]: the reservation is mapped over the ranges again,
-//! in one call for each stretch of neighbours, and the kernel flushes every CPU before that returns.
+//! and the kernel flushes every CPU before that returns.
+//!
+//! # What a shootdown costs
+//!
+//! The kernel interrupts the other CPUs once for each call, so ranges with little between them are one call, if what is between them
+//! shows nothing: areas and the guard pages behind them, most of all. It interrupts them again for each mapping with a *dirty* entry,
+//! whatever the call, and makes an entry dirty that may be written if its page has ever been. Frames mapped with
+//! [`Protection::Read`] are several times cheaper to shoot down than others while threads run on other CPUs.
 #![expect(unsafe_code, reason = "shows memory to others")]
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::os::fd::BorrowedFd;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
 
@@ -31,6 +39,8 @@ use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
 const PAGE: u64 = 4096;
 /// Pages that one leaf of the books covers.
 const LEAF: u64 = 512;
+/// Pages that may lie between ranges that are shot down by one call.
+const GAP_MOST: u64 = 16;
 
 /// Our copy of 512 page-table entries.
 ///
@@ -52,6 +62,9 @@ pub struct HostVspace {
     registration: Option<Registration>,
     frames: Arc<HostFrames>,
     leaves: Box<[OnceLock<Box<Leaf>>]>,
+    /// Held by many who map, from looking whether a page is free until the books say what it shows; by one who maps the reservation
+    /// over pages that he has not been asked for. It costs no parallelism: so does the kernel with its own.
+    mapping_over: RwLock<()>,
     canary: ForkCanary,
     mapping: Mapping,
     /// What is given up when the kernel's limit of mappings has been reached: to take something away takes a mapping, too, before it
@@ -92,6 +105,7 @@ impl HostVspace {
             registration: Some(registration),
             frames,
             leaves,
+            mapping_over: RwLock::new(()),
             canary,
             mapping,
             spare: Mutex::new(Mapping::apart().ok()),
@@ -123,6 +137,57 @@ impl HostVspace {
             });
         }
         Ok(())
+    }
+
+    /// The first of `pages` that shows something.
+    fn shown(&self, mut pages: Range<u64>) -> Option<u64> {
+        pages.find(|page| {
+            self.entry(*page)
+                .is_some_and(|entry| entry.load(Ordering::Relaxed) != 0)
+        })
+    }
+
+    /// Maps the reservation over the first of `ranges` and over those behind it that the same call can reach; answers the others. They
+    /// are sorted, lie in the space, and do not touch.
+    fn take_away<'r>(&self, ranges: &'r [(u64, u64)]) -> Result<&'r [(u64, u64)], UnmapError> {
+        let [(start, end), rest @ ..] = ranges else {
+            return Ok(ranges);
+        };
+        let (start, mut end, mut rest) = (*start, *end, rest);
+        let near = |end: u64, next: u64| next - end <= GAP_MOST * PAGE;
+        // Nobody maps anything between the look and the call. What was cleared there and waits for its own shootdown may as well go now.
+        let _alone = rest.first().filter(|(next, _)| near(end, *next)).map(|_| {
+            self.mapping_over
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+        });
+        while let [(next, until), others @ ..] = rest
+            && near(end, *next)
+            && self.shown(end / PAGE..*next / PAGE).is_none()
+        {
+            (end, rest) = (*until, others);
+        }
+        let again = || {
+            // SAFETY: the range lies in the reservation. Who unmaps parts of it has made sure that nobody uses their addresses any more
+            // (the contract of `Vspace::shoot`); the others show nothing, and whoever would map something there waits for us.
+            unsafe {
+                self.mapping
+                    .reserve_again(start as usize, (end - start) as usize)
+            }
+        };
+        let mut spare = self.spare.lock();
+        let done = match again() {
+            Err(libc::ENOMEM) if spare.take().is_some() => again(),
+            done => done,
+        };
+        done.map_err(|errno| UnmapError::Refused {
+            bytes: end - start,
+            errno,
+        })?;
+        if spare.is_none() {
+            *spare = Mapping::apart().ok();
+        }
+        Ok(rest)
     }
 
     /// The stretches of files that `frames` are; in place of one that is missing, the number of its first frame, and no more.
@@ -221,10 +286,11 @@ impl Vspace for HostVspace {
             let missing = |pfn| MapError::NoSuchFrame { pfn };
             stretch.map_err(missing)?;
         }
-        let present = (first..first + pages).find(|page| {
-            self.entry(*page)
-                .is_some_and(|entry| entry.load(Ordering::Relaxed) != 0)
-        });
+        let _shared = self
+            .mapping_over
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let present = self.shown(first..first + pages);
         if let Some(page) = present {
             return Err(MapError::Occupied { at: page * PAGE });
         }
@@ -284,27 +350,9 @@ impl Vspace for HostVspace {
             }
             touches
         });
-        let mut spare = self.spare.lock();
-        for (start, end) in sorted {
-            let again = || {
-                // SAFETY: the range lies in the reservation, as just checked. Who unmaps it has made sure that nobody uses its addresses
-                // any more (the contract of `Vspace::shoot`).
-                unsafe {
-                    self.mapping
-                        .reserve_again(start as usize, (end - start) as usize)
-                }
-            };
-            let done = match again() {
-                Err(libc::ENOMEM) if spare.take().is_some() => again(),
-                done => done,
-            };
-            done.map_err(|errno| UnmapError::Refused {
-                bytes: end - start,
-                errno,
-            })?;
-            if spare.is_none() {
-                *spare = Mapping::apart().ok();
-            }
+        let mut rest = sorted.as_slice();
+        while !rest.is_empty() {
+            rest = self.take_away(rest)?;
         }
         Ok(HostVspaceTicket(()))
     }

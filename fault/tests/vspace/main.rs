@@ -2,6 +2,7 @@
 #![cfg(all(not(loom), target_os = "linux", target_arch = "x86_64"))]
 
 mod behaviour;
+mod between;
 mod host_frames;
 mod local_flush;
 mod overrun;

@@ -11,8 +11,8 @@
 //! | 4 | destructor: 0 is none | place in the block |
 //! | 5, 6 | number of the next page, where it cannot be told by counting | the same |
 //!
-//! Word 0 is what is written last when a block is made, and cleared first when a tail is taken down. That of the head goes last of all: it
-//! is what says how the others are found.
+//! Word 0 is what is written last of a tail when a block is made, and of a head before its count. It is cleared first when a tail is
+//! taken down; that of the head goes last of all: it is what says how the others are found.
 
 use pageless_fault::Window;
 use pageless_memmap::PageRef;

@@ -15,7 +15,7 @@ use super::destructor::{Destructor, DestructorId, Destructors};
 use super::error::AllocPagesError;
 use super::mark::{Mark, Marked};
 use super::page::Page;
-use super::teardown::VirtualFrames;
+use super::teardown::{VirtualFrames, chain};
 use crate::area::{AreaKind, AreaSpace, MapAreaError};
 use crate::frames::{FrameAllocator, Gfp, Order, PageBlock, Reclaimer, ReclaimerGuard};
 
@@ -171,12 +171,16 @@ where
                 return Err(AllocPagesError::Mapping { order, source });
             }
         };
+        // Only now: pages whose mapping failed wait for a shootdown, and are part of nothing.
+        for (index, pfn) in chain(&self.ram, Some((head, head))).enumerate().skip(1) {
+            self.ram.mark_tail(pfn, head, index, true);
+        }
         self.ram.mark_head(head, order, Some(location));
         count(&self.ram.counts.fallbacks);
         Ok(Page::of_head(self, head))
     }
 
-    /// Frames with their descriptors pinned, tails marked, each with a link to the next: no list of them is kept anywhere else, so
+    /// Frames with their descriptors pinned, each with a link to the next: no list of them is kept anywhere else, so
     /// there is none that could not be allocated.
     fn single_frames(
         &self,
@@ -286,8 +290,10 @@ impl<M: FrameMemory, W: Window> Ram<M, W> {
         let page = self.held(pfn);
         page.set_location(location.unwrap_or(0));
         page.set_which(0);
-        page.set_count(1);
+        page.set_count(0);
         page.set_mark(Mark::head(order, location.is_some()));
+        // Nobody gets a reference before there is one, and whoever gets one finds the marks.
+        page.set_count(1);
     }
 }
 

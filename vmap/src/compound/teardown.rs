@@ -79,8 +79,6 @@ pub(super) struct VirtualFrames<M: FrameMemory, W: Window> {
     ram: Arc<Ram<M, W>>,
     /// The first and the last of the chain.
     ends: Option<(Pfn, Pfn)>,
-    /// How many there are.
-    len: u64,
 }
 
 impl<M: FrameMemory, W: Window> VirtualFrames<M, W> {
@@ -88,7 +86,6 @@ impl<M: FrameMemory, W: Window> VirtualFrames<M, W> {
         VirtualFrames {
             ram: Arc::clone(ram),
             ends: None,
-            len: 0,
         }
     }
 
@@ -111,13 +108,11 @@ impl<M: FrameMemory, W: Window> VirtualFrames<M, W> {
         let head = match self.ends {
             None => pfn,
             Some((head, last)) => {
-                self.ram.mark_tail(pfn, head, self.len as usize, true);
                 self.ram.held(last).set_next(Some(pfn));
                 head
             }
         };
         self.ends = Some((head, pfn));
-        self.len += 1;
     }
 
     /// The chain, as stretches of frames that lie one behind the other.

@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod broken;
+mod explored;
 mod slots;
 mod space;
 mod storm;

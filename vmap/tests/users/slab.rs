@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use pageless_pfn::ByteLen;
 use pageless_vmap::compound::AllocPagesError;
-use pageless_vmap::frames::Gfp;
+use pageless_vmap::frames::{Fragmentation, Gfp};
 use pageless_vmap::slab::{SlabAllocError, SlabCache, SlabConfig, SlabFreeError};
 
 use super::rig::{Rig, Size, World, on_each_machine, order};
@@ -59,21 +59,34 @@ fn transcript<R: Rig>(world: &World<R>) -> Vec<String> {
     cache.self_check().unwrap();
     seen.push(format!("{:?}", cache.statistics()));
     drop(cache);
-    world.nothing_remains();
     seen
 }
 
 fn nobody_can_tell_which_kind_slabs_are<R: Rig>() {
     R::run(Size::default(), |world| {
+        let pages = &world.pages;
         let physical = transcript(&world);
-        let before = world.pages.counters();
+        world.nothing_remains();
+        let before = pages.counters();
         assert_eq!(before.fallbacks, 0);
-        world.pages.always_fall_back(true);
-        let virtually = transcript(&world);
-        let after = world.pages.counters();
+        pages.always_fall_back(true);
+        assert_eq!(transcript(&world), physical);
+        world.nothing_remains();
+        let after = pages.counters();
         assert_eq!(after.contiguous, before.contiguous);
         assert_eq!(after.fallbacks, before.contiguous);
-        assert_eq!(physical, virtually);
+        // Nor when it is not for debugging, but for want of memory in one piece.
+        pages.always_fall_back(false);
+        let how = Fragmentation {
+            order: order(3),
+            keep_free: 500,
+            seed: 11,
+        };
+        let fragmented = pages.frames().fragment(how).unwrap();
+        assert_eq!(transcript(&world), physical);
+        assert_eq!(pages.counters().contiguous, before.contiguous);
+        drop(fragmented);
+        world.nothing_remains();
     });
 }
 

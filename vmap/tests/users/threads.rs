@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::Mutex;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{TrySendError, sync_channel};
 use std::thread;
 
 use pageless_fault::{MaySleep, VirtAddr};
@@ -51,12 +51,10 @@ fn objects_go_from_hand_to_hand_and_stay_what_they_are() {
                                 free((object, bytes));
                             } else {
                                 let mut given = (object, bytes);
-                                while let Err(full) = sender.try_send(given) {
-                                    given = match full {
-                                        std::sync::mpsc::TrySendError::Full(given)
-                                        | std::sync::mpsc::TrySendError::Disconnected(given) => {
-                                            given
-                                        }
+                                while let Err(refused) = sender.try_send(given) {
+                                    given = match refused {
+                                        TrySendError::Full(given) => given,
+                                        TrySendError::Disconnected(_) => panic!("alone"),
                                     };
                                     if let Ok(got) = receiver.try_recv() {
                                         free(got);
@@ -142,25 +140,39 @@ fn who_waits_is_woken_in_turn_and_nobody_else_is() {
             let turn = AtomicU32::new(0);
             let order_of_waking = Mutex::new(Vec::new());
             let done = AtomicBool::new(false);
+            // Who has asked twice, and is not told that it is over, stands in the queue until he is woken.
+            let asked = AtomicU32::new(0);
+            let all_have_asked = |times: u32| {
+                while asked.load(Ordering::Acquire) < times {
+                    thread::yield_now();
+                }
+            };
             thread::scope(|scope| {
                 for me in 0..4_u32 {
                     let (table, turn, order_of_waking) = (&table, &turn, &order_of_waking);
+                    let asked = &asked;
                     scope.spawn(move || {
                         let ctx = MaySleep::claim();
-                        table.wait(&ctx, key, || turn.load(Ordering::Acquire) > me);
+                        table.wait(&ctx, key, || {
+                            let is_over = turn.load(Ordering::Acquire) > me;
+                            asked.fetch_add(1, Ordering::Release);
+                            is_over
+                        });
                         order_of_waking.lock().unwrap().push(me);
                     });
-                    while table.waiting(key) <= me as usize {
-                        thread::yield_now();
-                    }
+                    all_have_asked(2 * (me + 1));
+                    assert_eq!(table.waiting(key), me as usize + 1);
                 }
                 let waits_for_other = scope.spawn(|| {
                     let ctx = MaySleep::claim();
-                    table.wait(&ctx, other, || done.load(Ordering::Acquire));
+                    table.wait(&ctx, other, || {
+                        let is_over = done.load(Ordering::Acquire);
+                        asked.fetch_add(1, Ordering::Release);
+                        is_over
+                    });
                 });
-                while table.waiting(other) == 0 {
-                    thread::yield_now();
-                }
+                all_have_asked(10);
+                assert_eq!(table.waiting(other), 1);
                 for me in 0..4 {
                     turn.store(me + 1, Ordering::Release);
                     assert_eq!(table.wake(key, 1), 1);

@@ -106,7 +106,10 @@ fn who_is_woken_while_he_gets_ready_does_not_sleep<R: Rig>() {
             pages.always_fall_back(is_virtual);
             let table = WaitTable::new(pages, &gfp, 1024).unwrap();
             let key = WaitKey::of_page(table.block().head(), 1);
-            let other = WaitKey::of_page(table.block().head(), 2);
+            // Somebody else's, in the same queue.
+            let mut others = (2..).map(|bit| WaitKey::of_page(table.block().head(), bit));
+            let other = others.find(|&other| table.bucket(other) == table.bucket(key));
+            let other = other.unwrap();
             let asked = Cell::new(0);
             // What others would do in between, done by the question itself.
             table.wait(&world.ctx, key, || {
@@ -118,6 +121,7 @@ fn who_is_woken_while_he_gets_ready_does_not_sleep<R: Rig>() {
                     }
                     2 => {
                         assert_eq!(table.waiting(key), 1);
+                        assert_eq!(table.waiting(other), 0);
                         assert_eq!(table.wake(other, 1), 0, "somebody else's bit");
                         assert_eq!(table.wake(key, 0), 0);
                         assert_eq!(table.wake(key, 9), 1);
