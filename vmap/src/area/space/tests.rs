@@ -201,7 +201,7 @@ fn what_is_mapped_when_a_panic_comes_is_not_given_back() {
     on_a_machine(|world, ctx| {
         let given = Arc::clone(&world.released);
         let too_many = world.run.count().checked_add(FrameCount::new(1)).unwrap();
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let panicked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
             world.areas.map_runs(
                 Context::MaySleep(ctx),
                 too_many,
