@@ -1,7 +1,9 @@
 //! The kernel's limit of mappings: what has been unmapped can be shot down there, or nothing would ever become free again.
 #![cfg(all(not(loom), target_os = "linux", target_arch = "x86_64"))]
 
-use std::sync::Arc;
+extern crate alloc;
+
+use alloc::sync::Arc;
 
 use pageless_fault::host::{HostFrames, HostRam, HostVspace};
 use pageless_fault::{

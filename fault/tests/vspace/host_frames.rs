@@ -1,6 +1,6 @@
 //! Frames of the host that are in more than one file.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use pageless_fault::host::{BackingError, HostFrames, HostRam, HostVspace};
 use pageless_fault::{FrameMemory, MapError, Protection, Vspace, WindowLen, WindowOffset};
