@@ -139,6 +139,13 @@ impl Area {
         self.span.head(self.pages).range()
     }
 
+    /// The same for somebody who maps frames there himself, such as [`PairWindows`](crate::zsmalloc::PairWindows). From now on all of
+    /// it counts as mapped: what other CPUs have cached of what came and went there is shot down before the addresses are anybody else's.
+    pub fn lend(&mut self) -> WindowRange {
+        self.mapped = self.pages;
+        self.range()
+    }
+
     /// Its first page and all its addresses: whoever takes them keeps the books from now on.
     pub(crate) fn into_span(area: Area) -> (PageNumber, Span) {
         (area.span.first(), area.span)
