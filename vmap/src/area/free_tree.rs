@@ -34,15 +34,37 @@ impl FreeTree {
             let needed = (at - first).checked_add(pages)?;
             (needed <= len).then_some((Span::new(first, len), at))
         })?;
+        Some(self.carve(hole, Span::new(at, pages)))
+    }
+
+    /// Takes `pages` pages that begin at a multiple of `align` (a power of two) out of the lowest hole that has them inside `within`.
+    pub(crate) fn take_within(&mut self, within: Span, pages: u64, align: u64) -> Option<Span> {
+        let first = within.first();
+        // A hole that begins before may reach into it.
+        let before = self.by_address.range(..first).next_back();
+        let inside = self.by_address.range(first..within.end());
+        let (hole, at) = before
+            .into_iter()
+            .chain(inside)
+            .find_map(|(&begins, &len)| {
+                let hole = Span::new(begins, len);
+                let at = begins.max(first).checked_next_multiple_of(align)?;
+                let end = at.checked_add(pages)?;
+                (end <= hole.end().min(within.end())).then_some((hole, at))
+            })?;
+        Some(self.carve(hole, Span::new(at, pages)))
+    }
+
+    /// Takes `taken` out of `hole`.
+    fn carve(&mut self, hole: Span, taken: Span) -> Span {
         self.remove(hole);
-        let taken = Span::new(at, pages);
-        if at > hole.first() {
-            self.insert(Span::new(hole.first(), at - hole.first()));
+        if taken.first() > hole.first() {
+            self.insert(Span::new(hole.first(), taken.first() - hole.first()));
         }
         if hole.end() > taken.end() {
             self.insert(Span::new(taken.end(), hole.end() - taken.end()));
         }
-        Some(taken)
+        taken
     }
 
     /// Takes `span` back, and joins it to its neighbours.

@@ -6,6 +6,7 @@ use core::panic::Location;
 
 use pageless_fault::Unflushed;
 use pageless_fault::sync::Mutex;
+use pageless_fault::sync::atomic::AtomicU64;
 
 use crate::area::counters::Counts;
 use crate::area::listing::AreaKind;
@@ -24,11 +25,15 @@ pub(crate) struct Node {
     pub(crate) pools: Mutex<Pools>,
     /// What the CPUs of this node did.
     pub(crate) counts: Counts,
+    /// The zone that its addresses come from at the moment. `Relaxed`: a hint, used under the lock of the free tree.
+    pub(crate) zone: AtomicU64,
 }
 
 impl Node {
-    pub(crate) fn new() -> Self {
+    /// The `number`-th node, whose first zone has the same number.
+    pub(crate) fn new(number: u16) -> Self {
         Node {
+            zone: AtomicU64::new(u64::from(number)),
             areas: Mutex::new(Areas::default()),
             pools: Mutex::new(Pools::new()),
             counts: Counts::default(),

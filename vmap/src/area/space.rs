@@ -27,8 +27,16 @@ use crate::area::span::{PageNumber, Span, offset};
 use crate::frames::{Context, Order};
 use crate::mutant::Mutant;
 
-/// Pages of a zone: areas that begin in the same zone are in the books of the same node. As Linux's `vmap_zone_size`.
-const ZONE: u64 = 16;
+/// The most pages of a zone: areas that begin in the same zone are in the books of the same node. Linux's `vmap_zone_size` is 16, so that the
+/// areas of one CPU are in the books of all nodes; here a node takes its addresses from zones of its own, so that CPUs meet only where one
+/// unmaps what another has mapped.
+const ZONE_MOST: u64 = 4096;
+/// The fewest pages of a zone. In a small space zones are small enough for each node to have some.
+const ZONE_LEAST: u64 = 16;
+/// Pages that a node takes out of the free tree at once, unless a single area is larger.
+const REFILL: u64 = 64;
+/// Zones that a node looks for addresses in before it takes them from anywhere.
+const ZONES_TRIED: u64 = 4;
 /// How often somebody who must not wait asks for a lock.
 const ATOMIC_TURNS: u32 = 64;
 
@@ -54,6 +62,8 @@ pub struct AreaSpace<S: Vspace> {
     pub(crate) tag: SpaceTag,
     /// All pages.
     pub(crate) whole: Span,
+    /// Pages of a zone: a power of two.
+    zone: u64,
     pub(crate) nodes: Box<[Node]>,
     /// What is in no pool and no area. Asked when a pool is empty, and for large areas.
     pub(crate) free: Mutex<FreeTree>,
@@ -274,13 +284,16 @@ impl<S: Vspace> AreaSpace<S> {
     /// All of `space`, with nothing in it.
     pub fn new(space: S, config: VmallocConfig) -> Self {
         let whole = Span::new(0, space.len().get() / PAGE_SIZE);
-        let nodes = (0..config.nodes.max(1)).map(|_| Node::new()).collect();
+        let nodes: Box<[Node]> = (0..config.nodes.max(1)).map(Node::new).collect();
+        let quarter = whole.pages() / (4 * nodes.len() as u64);
+        let zone = (quarter + 1).next_power_of_two() / 2;
         let ram = RamBlocks::new(space.cpus(), config.ram_block);
         AreaSpace {
             space,
             config,
             tag: SpaceTag::next(),
             whole,
+            zone: zone.clamp(ZONE_LEAST, ZONE_MOST),
             nodes,
             free: Mutex::new(FreeTree::of(whole)),
             lazy_pages: Alone(AtomicU64::new(0)),
@@ -684,7 +697,7 @@ impl<S: Vspace> AreaSpace<S> {
 
     /// The node that has the areas that begin at `page` in its books.
     pub(crate) fn node_of(&self, page: PageNumber) -> &Node {
-        let zone = page / ZONE % self.nodes.len() as u64;
+        let zone = page / self.zone % self.nodes.len() as u64;
         &self.nodes[zone as usize]
     }
 
@@ -722,10 +735,12 @@ impl<S: Vspace> AreaSpace<S> {
         let Some(mut free) = self.lock(context, &self.free) else {
             return Err(AllocAreaError::Contended);
         };
-        // A zone at a time, unless that is more than there is in one piece.
-        let several = ZONE / pages;
+        // Several at a time, unless that is more than there is in one piece.
+        let several = (REFILL / pages).max(1);
         let refill = match context {
-            Context::MaySleep(_) if several > 1 => free.take(pages * several, align),
+            Context::MaySleep(_) if pages <= POOLED_MOST => {
+                self.take_from_own_zone(node, &mut free, pages * several, align)
+            }
             _ => None,
         };
         if let Some(refill) = refill {
@@ -751,6 +766,39 @@ impl<S: Vspace> AreaSpace<S> {
             lazy: self.lazy_pages.load(Ordering::Relaxed),
             quarantined: self.purge.counts.quarantined_pages.get(),
         })
+    }
+
+    /// Free addresses in a zone of `node`: the one that it has taken from last, or one of the next few.
+    fn take_from_own_zone(
+        &self,
+        node: &Node,
+        free: &mut FreeTree,
+        pages: u64,
+        align: u64,
+    ) -> Option<Span> {
+        let nodes = self.nodes.len() as u64;
+        if nodes == 1 {
+            return free.take(pages, align);
+        }
+        let zones = self.whole.pages().div_ceil(self.zone);
+        let mut zone = node.zone.load(Ordering::Relaxed);
+        for _ in 0..ZONES_TRIED {
+            if zone >= zones {
+                // From the beginning; where there are fewer zones than nodes, some have none.
+                zone %= nodes;
+            }
+            if zone >= zones {
+                return None;
+            }
+            let within = Span::new(zone * self.zone, self.zone);
+            if let Some(taken) = free.take_within(within, pages, align) {
+                node.zone.store(zone, Ordering::Relaxed);
+                return Some(taken);
+            }
+            zone += nodes;
+        }
+        node.zone.store(zone, Ordering::Relaxed);
+        None
     }
 
     /// Gives addresses back that are flushed, or that were never mapped.
@@ -955,7 +1003,7 @@ impl<S: Vspace> AreaSpace<S> {
     /// Asks the record of the area that has `page`.
     pub(crate) fn look<R>(&self, page: PageNumber, ask: impl Fn(&Record) -> R) -> Option<R> {
         let nodes = self.nodes.len();
-        let zone = (page / ZONE % nodes as u64) as usize;
+        let zone = (page / self.zone % nodes as u64) as usize;
         // It begins in this zone, or in one before it.
         (0..nodes).find_map(|back| {
             let areas = self.nodes[(zone + nodes - back) % nodes].areas.lock();
