@@ -11,13 +11,18 @@ use pageless_pfn::{FrameCount, Pfn, PfnFlags, PfnRange, PfnT};
 /// A kernel that maps a page that has been written for writing marks the entry as dirty, whether it is written again or
 /// not, and that decides what unmapping costs.
 pub(crate) fn ram(count: u64) -> Arc<HostRam> {
-    let start = Pfn::try_new(0x1_0000).unwrap();
-    let frames = PfnRange::try_new(start, FrameCount::new(count)).unwrap();
-    let ram = HostRam::new(frames).unwrap();
-    for frame in frames.iter() {
+    let ram = untouched(count);
+    for frame in ram.frames().iter() {
         ram.write(frame.phys(), &[1; 4096]).unwrap();
     }
-    Arc::new(ram)
+    ram
+}
+
+/// `count` frames that take no memory until they are used.
+pub(crate) fn untouched(count: u64) -> Arc<HostRam> {
+    let start = Pfn::try_new(0x1_0000).unwrap();
+    let frames = PfnRange::try_new(start, FrameCount::new(count)).unwrap();
+    Arc::new(HostRam::new(frames).unwrap())
 }
 
 /// Address space for `pages` pages, that can show `ram`.

@@ -1,6 +1,7 @@
 //! The system calls of the host machine, each behind a type that owns what it makes.
 #![expect(unsafe_code, reason = "raw system calls")]
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +12,7 @@ use crate::mutant::Mutant;
 use crate::vspace::Protection;
 use crate::window::WindowRange;
 
+use super::exception::copy;
 use super::regions;
 
 /// Ranges in one vector: on the stack, so well below the kernel's limit of 1024.
@@ -75,6 +77,23 @@ impl Mapping {
         // SAFETY: all of a mapping that nobody knows of yet.
         unsafe { mapping.reserve_again(0, len) }?;
         Ok(mapping)
+    }
+
+    /// A page that shows nothing and that the kernel never counts together with a neighbour: unmapped, it makes room for another mapping.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's `errno`.
+    pub(super) fn apart() -> Result<Self, i32> {
+        // Shared, even if with nobody: that makes it a file of its own.
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let any = core::ptr::null_mut();
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
+        let base = unsafe { libc::mmap(any, 4096, libc::PROT_NONE, flags, -1, 0) };
+        match NonNull::new(base.cast::<u8>()).filter(|_| base != libc::MAP_FAILED) {
+            Some(base) => Ok(Mapping { base, len: 4096 }),
+            None => Err(errno()),
+        }
     }
 
     /// Takes away what is mapped over `len` bytes at `at`; every CPU is flushed when this returns.
@@ -278,7 +297,9 @@ impl MemoryFile {
     }
 }
 
-/// All of a file, mapped for good. Others write to the same memory, so it is read and written by copying.
+/// All of a file, mapped for good. Others write to the same memory, so it is read and written by copying; with an instruction, since
+/// nothing keeps two threads from doing so at once. Then there are bytes of both, as with a kernel's direct map, and no data race that the
+/// compiler could know of.
 #[derive(Debug)]
 pub(super) struct FileMapping(Mapping);
 
@@ -314,23 +335,31 @@ impl FileMapping {
     /// Copies out of it.
     pub(super) fn read(&self, at: usize, into: &mut [u8]) {
         let from = self.at(at, into.len());
-        // SAFETY: the range lies in the mapping, `into` outside it. Who writes to the same bytes meanwhile breaks the contract of
-        // `FrameMemory`: frames are read and written by their owners.
-        unsafe { core::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+        // SAFETY: the range lies in the mapping, `into` outside it.
+        unsafe { copy(into.as_mut_ptr(), from, into.len()) };
     }
 
     /// Copies into it.
     pub(super) fn write(&self, at: usize, from: &[u8]) {
         let into = self.at(at, from.len());
-        // SAFETY: as in `read`. `copy`, since `from` may be a view of this same memory through another mapping.
-        unsafe { core::ptr::copy(from.as_ptr(), into, from.len()) };
+        // SAFETY: the range lies in the mapping. No Rust reference covers it but those of `bytes`, whose caller has promised that nobody
+        // writes.
+        unsafe { copy(into, from.as_ptr(), from.len()) };
     }
 
     /// Fills it with zeroes.
     pub(super) fn zero(&self, at: usize, len: usize) {
         let into = self.at(at, len);
-        // SAFETY: as in `read`.
-        unsafe { core::ptr::write_bytes(into, 0, len) };
+        // SAFETY: as in `write`; the direction flag is clear by the calling convention.
+        unsafe {
+            asm!(
+                "rep stosb",
+                inout("rcx") len => _,
+                inout("rdi") into => _,
+                in("al") 0_u8,
+                options(nostack, preserves_flags),
+            );
+        }
     }
 
     /// The `len` bytes at `at`.

@@ -32,6 +32,7 @@ use crate::cpus::Cpus;
 use crate::debt::{Completion, Flushed};
 use crate::machine::{ReserveError, Translations, UnmapError};
 use crate::shootdown::CpuId;
+use crate::sync::Mutex;
 use crate::vspace::{MapError, Protection, Untranslated, VirtAddr, Vspace};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
 
@@ -66,6 +67,9 @@ pub struct HostVspace {
     mapping_over: RwLock<()>,
     canary: ForkCanary,
     mapping: Mapping,
+    /// What is given up when the kernel's limit of mappings has been reached: to take something away takes a mapping, too, before it
+    /// gives two back.
+    spare: Mutex<Option<Mapping>>,
     len: WindowLen,
 }
 
@@ -104,6 +108,7 @@ impl HostVspace {
             mapping_over: RwLock::new(()),
             canary,
             mapping,
+            spare: Mutex::new(Mapping::apart().ok()),
             len,
         })
     }
@@ -162,16 +167,26 @@ impl HostVspace {
         {
             (end, rest) = (*until, others);
         }
-        // SAFETY: the range lies in the reservation. Who unmaps parts of it has made sure that nobody uses their addresses any more (the
-        // contract of `Vspace::shoot`); the others show nothing, and whoever would map something there waits for us.
-        unsafe {
-            self.mapping
-                .reserve_again(start as usize, (end - start) as usize)
-        }
-        .map_err(|errno| UnmapError::Refused {
+        let again = || {
+            // SAFETY: the range lies in the reservation. Who unmaps parts of it has made sure that nobody uses their addresses any more
+            // (the contract of `Vspace::shoot`); the others show nothing, and whoever would map something there waits for us.
+            unsafe {
+                self.mapping
+                    .reserve_again(start as usize, (end - start) as usize)
+            }
+        };
+        let mut spare = self.spare.lock();
+        let done = match again() {
+            Err(libc::ENOMEM) if spare.take().is_some() => again(),
+            done => done,
+        };
+        done.map_err(|errno| UnmapError::Refused {
             bytes: end - start,
             errno,
         })?;
+        if spare.is_none() {
+            *spare = Mapping::apart().ok();
+        }
         Ok(rest)
     }
 

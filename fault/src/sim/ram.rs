@@ -181,7 +181,7 @@ impl FrameMemory for SimRam {
 
     fn zero(&self, frames: PfnRange) -> Result<(), NoSuchFrame> {
         let at = frames.start().phys();
-        let len = frames.count().get() * 4096;
+        let len = frames.count().get().saturating_mul(4096);
         self.check(at, len as usize)?;
         self.charge("zero frame", at, len as usize);
         for (word, _) in words(at.get(), len as usize) {
@@ -204,8 +204,8 @@ impl FrameMemory for SimRam {
         len: usize,
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, NoSuchFrame> {
-        let mut copy = vec![0; len];
         self.check(at, len)?;
+        let mut copy = vec![0; len];
         hooks::step("view frame", at.get());
         let mut rest = copy.as_mut_slice();
         for (word, part) in words(at.get(), len) {

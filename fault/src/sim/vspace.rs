@@ -361,6 +361,13 @@ impl Vspace for SimVspace {
         len: usize,
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Untranslated> {
+        let room = self.len.get().saturating_sub(at.get());
+        if len as u64 > room {
+            return Err(Untranslated {
+                at: self.len.get(),
+                write: false,
+            });
+        }
         let mut copy = vec![0; len];
         self.read(at, &mut copy)?;
         Ok(look(&copy))

@@ -184,8 +184,17 @@ fn memory_is_bounded<R: Rig>() {
         let mut seen = [1; 4];
         memory.read(near_the_end, &mut seen).unwrap();
         assert_eq!(seen, [0; 4]);
-        let more = PfnRange::try_new(all.start(), FrameCount::new(5)).unwrap();
-        assert!(memory.zero(more).is_err());
+        let rest = FrameCount::new((1 << 52) - all.start().get());
+        for count in [FrameCount::new(5), rest] {
+            let more = PfnRange::try_new(all.start(), count).unwrap();
+            assert!(memory.zero(more).is_err());
+        }
+        for len in [5, usize::MAX] {
+            #[expect(unsafe_code, reason = "what is shown could be written to by others")]
+            // SAFETY: nobody else knows of this memory, and nothing is shown.
+            let seen = unsafe { memory.view(near_the_end, len, |bytes| bytes.len()) };
+            assert!(seen.is_err(), "{seen:?}");
+        }
     });
 }
 
@@ -206,6 +215,10 @@ fn nothing_is_seen_outside<R: Rig>() {
             assert_eq!(space.read(at, &mut []), Ok(()));
             assert_eq!(space.translate(at), None);
         }
+        #[expect(unsafe_code, reason = "what is shown could be written to by others")]
+        // SAFETY: nothing is mapped, so nothing is shown.
+        let seen = unsafe { space.view(WindowOffset::new(0), usize::MAX, |bytes| bytes.len()) };
+        assert!(seen.is_err(), "{seen:?}");
     });
 }
 

@@ -1,6 +1,6 @@
 //! What the descriptor of a page says about the block that the page is part of.
 //!
-//! Five of the words that a descriptor keeps for its holders, and four more for blocks that stand together through a mapping. They mean
+//! Five of the words that a descriptor keeps for its holders, and two more for blocks that stand together through a mapping. They mean
 //! something only while the block is out, that is, while its allocator holds a reference to the descriptor.
 //!
 //! | word | of a head | of a tail |

@@ -288,6 +288,8 @@ impl<M: FrameMemory, W: Window> Ram<M, W> {
     /// The last that is done to a new block: from now on it is one. It has one reference.
     pub(super) fn mark_head(&self, pfn: Pfn, order: Order, location: Option<u64>) {
         let page = self.held(pfn);
+        // It may have been a tail: whoever reads where its head is must not be told where its mapping is.
+        page.set_mark(Mark::NONE);
         page.set_location(location.unwrap_or(0));
         page.set_which(0);
         page.set_count(0);

@@ -84,10 +84,10 @@ impl<F: FrameSource> Zsmalloc<F> {
         while let Some(index) = next {
             next = source.next_used(index + 1);
             // A header that is none is for `self_check` to report.
-            let Ok(Some(slot)) = self.owner(source, index) else {
+            let Some(slot) = self.slot_of(source, index) else {
                 continue;
             };
-            let Some(pin) = Pin::try_alone(self.slot(slot)) else {
+            let Some(pin) = Pin::try_alone(slot) else {
                 continue;
             };
             let mut targets = core::iter::once(Group::ASIDE).chain(Group::partial().rev());

@@ -76,7 +76,8 @@ where
     P::Target: Vspace + Sized,
 {
     /// As many windows as `range` of `space` has room for: each takes three pages. Nobody else uses the range as long as this
-    /// lives; nothing is mapped there, and what was has been shot down.
+    /// lives; nothing is mapped there, and what was has been shot down. Nor does anybody after it, before all CPUs have been told to forget
+    /// the range: an area that it was [lent](crate::area::Area::lend) from sees to that.
     ///
     /// # Panics
     ///
@@ -279,7 +280,7 @@ where
     ///
     /// # Errors
     ///
-    /// See [`PairError`]; nothing is mapped then.
+    /// See [`PairError`]; nothing is mapped then, or the window is lost and the object stays held.
     pub fn map<'m, F: FrameSource>(
         &'m mut self,
         pool: &'m Zsmalloc<F>,
@@ -292,7 +293,16 @@ where
         }
         let held = pool.hold(handle, protection == Protection::ReadWrite)?;
         let place = if held.span.second.is_some() || self.policy == MapPolicy::Always {
-            Place::Window(self.map_span(&held, protection)?)
+            match self.map_span(&held, protection) {
+                Ok(mapped) => Place::Window(mapped),
+                Err(error) => {
+                    if self.state == State::Lost {
+                        // Some of it is still mapped.
+                        core::mem::forget(held);
+                    }
+                    return Err(error);
+                }
+            }
         } else {
             Place::Direct
         };

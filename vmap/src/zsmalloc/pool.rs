@@ -246,6 +246,18 @@ impl<F: FrameSource> Zsmalloc<F> {
         Ok((header == header_of(slot)).then_some(slot))
     }
 
+    /// The slot of an object in use, if its header names one that names the object: somebody may have written over it.
+    pub(super) fn slot_of(&self, zspage: &Zspage<'_>, index: u16) -> Option<&AtomicU64> {
+        let owner = self.owner(zspage, index).ok().flatten()?;
+        let slot = (owner < self.slots.len()).then(|| self.slot(owner))?;
+        let Location {
+            zspage: id,
+            index: at,
+            ..
+        } = slot::peek(slot);
+        ((id, at) == (zspage.id, index)).then_some(slot)
+    }
+
     /// Gives an object back, and the frames of its zspage if it was the last one there. In any context that the source's
     /// [`give_back`](FrameSource::give_back) allows.
     ///
@@ -370,9 +382,8 @@ impl<F: FrameSource> Zsmalloc<F> {
     fn is_unheld(&self, zspage: &Zspage<'_>) -> bool {
         let mut next = zspage.next_used(0);
         while let Some(index) = next {
-            match self.owner(zspage, index) {
-                Ok(Some(owner)) if slot::is_unpinned(self.slot(owner)) => {}
-                _ => return false,
+            if !self.slot_of(zspage, index).is_some_and(slot::is_unpinned) {
+                return false;
             }
             next = zspage.next_used(index + 1);
         }

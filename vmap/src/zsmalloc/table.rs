@@ -91,7 +91,7 @@ impl WordTable {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// How many records there are, the unused ones included. Only for the check of the books.
+    /// How many records there are, the unused ones included. Takes a lock.
     pub(super) fn len(&self) -> u32 {
         let segments = self.segments.lock();
         (self.first_of(*segments / EACH, *segments % EACH) as u32).min(self.limit)

@@ -9,7 +9,7 @@ use crate::world::Setup;
 
 /// Runs until something is seen: how many stale hits and wrong reads.
 fn seen(cpus: u16, policy: PolicyKind, fault: Fault) -> (u64, u64) {
-    for seed in 0..40 {
+    for seed in 0..400 {
         let setup = Setup {
             fault,
             ..Setup::new(cpus, policy, seed)

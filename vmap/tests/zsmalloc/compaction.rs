@@ -4,7 +4,7 @@ use pageless_fault::shootdown::CpuId;
 use pageless_fault::sim::schedule::Schedule;
 use pageless_fault::sim::{ScheduledBody, SimConfig, SimMachine};
 use pageless_fault::{Cpus, FrameMemory, MaySleep, Protection, WindowOffset, WindowRange};
-use pageless_pfn::FrameCount;
+use pageless_pfn::{FrameCount, Pfn};
 use pageless_vmap::zsmalloc::{FrameSource, Handle, MapPolicy, PairWindows, Zsmalloc};
 
 use super::on_each_machine;
@@ -56,6 +56,33 @@ fn sparse_zspages_become_dense_ones<R: Rig>() {
     });
 }
 
+fn an_object_whose_header_was_overwritten_stays_and_misleads_nobody<R: Rig>() {
+    R::run(64, |memory, _| {
+        let frames = Frames::new(memory);
+        let pool = Zsmalloc::new(&frames);
+        let kept = sparse(&pool, 8);
+        // Those at the beginning of a frame, with the header before them.
+        let begins = |bytes: &[u8]| {
+            memory.frames().iter().map(Pfn::phys).find(|at| {
+                let mut found = [0; 64];
+                memory.read(*at, &mut found).unwrap();
+                found[8..] == bytes[..56]
+            })
+        };
+        let headers: Vec<_> = kept.iter().filter_map(|(_, bytes)| begins(bytes)).collect();
+        assert_eq!(headers.len(), 2);
+        let mut other = [0; 8];
+        memory.read(headers[1], &mut other).unwrap();
+        let never_handed_out = u64::from(u32::MAX) << 1 | 1;
+        for header in [never_handed_out.to_le_bytes(), other] {
+            memory.write(headers[0], &header).unwrap();
+            pool.compact();
+            check(&pool, &kept);
+        }
+        assert!(pool.self_check().is_err());
+    });
+}
+
 fn an_object_that_is_looked_at_stays_and_others_move<R: Rig>() {
     R::run(64, |memory, space| {
         let frames = Frames::new(memory);
@@ -99,6 +126,7 @@ fn all_held_nothing_moves<R: Rig>() {
 }
 
 on_each_machine! {
+    an_object_whose_header_was_overwritten_stays_and_misleads_nobody
     sparse_zspages_become_dense_ones
     an_object_that_is_looked_at_stays_and_others_move
     all_held_nothing_moves

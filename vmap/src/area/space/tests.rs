@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use pageless_fault::shootdown::CpuId;
 use pageless_fault::sim::{SimConfig, SimMachine, SimVspace};
 use pageless_fault::sync::atomic::{AtomicU64, Ordering};
-use pageless_fault::{MaySleep, Protection, WindowLen, WindowOffset};
+use pageless_fault::{MaySleep, Protection, Vspace, WindowLen, WindowOffset};
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
 
 use super::{AllocAreaError, AreaSpace, MapAreaError};
@@ -112,7 +112,7 @@ fn what_is_unmapped_while_the_list_is_in_use_is_put_there_later() {
         };
         let doomed = super::Doomed::Area { span, holds };
         let range = span.head(8).range();
-        let unflushed = pageless_fault::Vspace::take_down(&areas.space, range, doomed).unwrap();
+        let unflushed = Vspace::take_down(&areas.space, range, doomed).unwrap();
         {
             let _held = areas.nodes[0].areas.lock();
             areas.bury(Context::Atomic, span, unflushed);
@@ -175,8 +175,8 @@ fn an_area_in_hand_is_mapped_piece_by_piece_and_given_back_without_a_flush_if_it
         }
         let third: Pfn = world.run.nth(2).unwrap();
         let at = areas.address(&area).checked_add(10 * 4096).unwrap();
-        let offset = pageless_fault::Vspace::offset_of(&areas.space, at).unwrap();
-        let shown = pageless_fault::Vspace::translate(&areas.space, offset);
+        let offset = Vspace::offset_of(&areas.space, at).unwrap();
+        let shown = Vspace::translate(&areas.space, offset);
         assert_eq!(shown, Some(third));
         let owned = Box::new(Counted(Arc::clone(&world.released)));
         areas.unmap(context, area, owned).unwrap();
@@ -212,7 +212,32 @@ fn what_is_mapped_when_a_panic_comes_is_not_given_back() {
             )
         }));
         assert!(panicked.is_err());
-        let shown = pageless_fault::Vspace::translate(&world.areas.space, WindowOffset::new(0));
+        let shown = Vspace::translate(&world.areas.space, WindowOffset::new(0));
         assert_eq!((shown, world.released()), (Some(world.run.start()), 0));
+    });
+}
+
+#[test]
+fn addresses_that_were_lent_come_back_only_after_a_shootdown() {
+    on_a_machine(|world, ctx| {
+        let areas = &world.areas;
+        let context = Context::MaySleep(ctx);
+        let pages = FrameCount::new(6);
+        let area = areas.alloc(context, pages, Order::ZERO, AreaKind::Pair);
+        let mut area = area.unwrap();
+        let lent = area.lend();
+        // Others map and unmap there, and flush where they are.
+        let one = PfnRange::try_new(world.run.start(), FrameCount::new(1)).unwrap();
+        areas
+            .space
+            .map(lent.start(), one, Protection::Read)
+            .unwrap();
+        areas.space.clear(lent).unwrap();
+        let owned = Box::new(Counted(Arc::clone(&world.released)));
+        areas.unmap(context, area, owned).unwrap();
+        assert_eq!((world.released(), areas.counters().lazy_pages), (0, 7));
+        world.settled(ctx, 0);
+        assert_eq!(world.released(), 1);
+        assert_eq!(areas.counters().purged_pages, 6);
     });
 }
