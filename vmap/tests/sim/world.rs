@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     /// Pages that may wait for a shootdown.
     pub(crate) lazy: u64,
     pub(crate) fault: Fault,
+    /// Interrupts that are lost on their way, from the first on.
+    pub(crate) lost: u32,
 }
 
 impl Setup {
@@ -63,6 +65,7 @@ impl Setup {
             pages: 64 + 140 * each,
             lazy: 8 + 2 * each,
             fault: Fault::None,
+            lost: 0,
         }
     }
 }
@@ -77,6 +80,8 @@ pub(crate) struct World {
     pub(crate) sharing: Sharing,
     pub(crate) windows: PairWindows<Box<SimVspace>>,
     pub(crate) store: Zsmalloc<Arc<Frames>>,
+    /// Whether every shootdown can be proved.
+    pub(crate) all_proved: bool,
 }
 
 impl World {
@@ -125,6 +130,7 @@ impl World {
             pages: Pages::new(Arc::clone(&frames), Arc::new(memmap), Arc::clone(&areas)),
             windows: PairWindows::new(Box::new(windows), range),
             store: Zsmalloc::new(Arc::clone(&frames)),
+            all_proved: setup.lost == 0,
             machine,
             frames,
             areas,
