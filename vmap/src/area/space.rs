@@ -63,7 +63,7 @@ pub struct AreaSpace<S: Vspace> {
     pub(crate) free: Mutex<FreeTree>,
     /// Pages that wait for a shootdown. `Relaxed`: what it counts is under locks, and whoever misses an addition looks again at his
     /// next call.
-    pub(crate) lazy_pages: AtomicU64,
+    pub(crate) lazy_pages: Alone,
     /// What somebody who must not wait has left for the next who may.
     pub(crate) deferred: SegQueue<Deferred>,
     /// How many have taken something out of `deferred` that is not where a purge finds it yet. AcqRel where it is raised, so before the
@@ -71,6 +71,18 @@ pub struct AreaSpace<S: Vspace> {
     carrying: AtomicU64,
     pub(crate) purge: PurgeState,
     pub(crate) ram: RamBlocks,
+}
+
+/// A word that all CPUs write, in cache lines of its own.
+#[repr(align(128))]
+pub(crate) struct Alone(AtomicU64);
+
+impl core::ops::Deref for Alone {
+    type Target = AtomicU64;
+
+    fn deref(&self) -> &AtomicU64 {
+        &self.0
+    }
 }
 
 /// Tells the spaces of a process apart.
@@ -275,7 +287,7 @@ impl<S: Vspace> AreaSpace<S> {
             whole,
             nodes,
             free: Mutex::new(FreeTree::of(whole)),
-            lazy_pages: AtomicU64::new(0),
+            lazy_pages: Alone(AtomicU64::new(0)),
             deferred: SegQueue::new(),
             carrying: AtomicU64::new(0),
             purge: PurgeState::default(),
