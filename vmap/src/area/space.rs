@@ -52,6 +52,10 @@ const ATOMIC_TURNS: u32 = 64;
 ///                     +--- publish(owned) --> known by its address -- unmap_at -+---------> owned.release()
 /// ```
 ///
+/// # The end
+///
+/// Dropped, it releases nothing: what areas own, mapped or waiting, is lost with it. Who wants it back unmaps and purges first.
+///
 /// # Who waits for whom
 ///
 /// Locks are taken one at a time, and nothing is mapped, shot down or released under one. One CPU at a time purges; who wants to purge
