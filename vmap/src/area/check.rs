@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use pageless_fault::Vspace;
-use pageless_fault::sync::atomic::Ordering;
 use pageless_pfn::PAGE_SIZE;
 
 use crate::area::listing::AreaKind;
@@ -94,7 +93,7 @@ impl<S: Vspace> AreaSpace<S> {
             }
         }
         lazy += self.ram.waiting();
-        if lazy != self.lazy_pages.load(Ordering::Relaxed) {
+        if lazy != self.lazy_pages.sum() {
             return Err("count of pages that wait");
         }
         self.tiled(spans)

@@ -63,6 +63,7 @@
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 
+mod backlog;
 mod check;
 mod config;
 mod counters;

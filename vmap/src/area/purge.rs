@@ -314,7 +314,7 @@ impl<S: Vspace> AreaSpace<S> {
             match doomed {
                 Doomed::Area { span, holds } => {
                     released.push(holds);
-                    self.lazy_pages.fetch_sub(span.pages(), Ordering::Relaxed);
+                    self.lazy_pages.remove(span.pages());
                     let record = if Mutant::RangeReusedBeforeFlush.active() {
                         // What is there now is somebody else's.
                         None
@@ -333,8 +333,7 @@ impl<S: Vspace> AreaSpace<S> {
                 }
                 Doomed::Guard => {}
                 Doomed::Ram(run) => {
-                    self.lazy_pages
-                        .fetch_sub(run.span().pages(), Ordering::Relaxed);
+                    self.lazy_pages.remove(run.span().pages());
                     self.ram.flushed(run);
                 }
             }
@@ -362,7 +361,7 @@ impl<S: Vspace> AreaSpace<S> {
             _ => 0,
         };
         counts.quarantined_pages.add(pages);
-        self.lazy_pages.fetch_sub(pages, Ordering::Relaxed);
+        self.lazy_pages.remove(pages);
     }
 
     /// Blocks of small mappings in which there is none.

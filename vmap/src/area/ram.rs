@@ -14,7 +14,6 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 
 use pageless_fault::sync::Mutex;
-use pageless_fault::sync::atomic::Ordering;
 use pageless_fault::{MapError, MaySleep, Protection, UnmapError, VirtAddr, Vspace, WindowOffset};
 use pageless_pfn::{FrameCount, PfnRange};
 
@@ -519,7 +518,7 @@ impl<S: Vspace> AreaSpace<S> {
     /// Pages that are in no page table any more wait for the next purge: its number.
     fn dirty_ram(&self, run: RamRun) -> u64 {
         // Before it can be found, as with areas.
-        self.lazy_pages.fetch_add(run.pages, Ordering::Relaxed);
+        self.lazy_pages.add(self.here(), run.pages);
         let mut blocks = self.ram.cpus[usize::from(run.cpu)].0.lock();
         if let Some(books) = blocks.blocks.get_mut(&run.block) {
             books.used.clear(run.first, run.pages);

@@ -14,6 +14,7 @@ use pageless_fault::{
 };
 use pageless_pfn::{FrameCount, PAGE_SIZE, PfnRange};
 
+use crate::area::backlog::LazyPages;
 use crate::area::config::VmallocConfig;
 use crate::area::counters::AreaCounters;
 use crate::area::free_tree::FreeTree;
@@ -71,9 +72,8 @@ pub struct AreaSpace<S: Vspace> {
     pub(crate) nodes: Box<[Node]>,
     /// What is in no pool and no area. Asked when a pool is empty, and for large areas.
     pub(crate) free: Mutex<FreeTree>,
-    /// Pages that wait for a shootdown. `Relaxed`: what it counts is under locks, and whoever misses an addition looks again at his
-    /// next call.
-    pub(crate) lazy_pages: Alone,
+    /// Pages that wait for a shootdown.
+    pub(crate) lazy_pages: LazyPages,
     /// What somebody who must not wait has left for the next who may.
     pub(crate) deferred: SegQueue<Deferred>,
     /// How many have taken something out of `deferred` that is not where a purge finds it yet. AcqRel where it is raised, so before the
@@ -81,18 +81,6 @@ pub struct AreaSpace<S: Vspace> {
     carrying: AtomicU64,
     pub(crate) purge: PurgeState,
     pub(crate) ram: RamBlocks,
-}
-
-/// A word that all CPUs write, in cache lines of its own.
-#[repr(align(128))]
-pub(crate) struct Alone(AtomicU64);
-
-impl core::ops::Deref for Alone {
-    type Target = AtomicU64;
-
-    fn deref(&self) -> &AtomicU64 {
-        &self.0
-    }
 }
 
 /// Tells the spaces of a process apart.
@@ -300,7 +288,7 @@ impl<S: Vspace> AreaSpace<S> {
             zone: zone.clamp(ZONE_LEAST, ZONE_MOST),
             nodes,
             free: Mutex::new(FreeTree::of(whole)),
-            lazy_pages: Alone(AtomicU64::new(0)),
+            lazy_pages: LazyPages::new(config.nodes.max(1), config.lazy_max.get() / PAGE_SIZE),
             deferred: SegQueue::new(),
             carrying: AtomicU64::new(0),
             purge: PurgeState::default(),
@@ -602,12 +590,10 @@ impl<S: Vspace> AreaSpace<S> {
 
     /// How much waits for a shootdown.
     pub fn backlog(&self) -> Backlog {
-        let lazy = self.lazy_pages.load(Ordering::Relaxed);
         let cap = self.cap();
-        if lazy > cap {
-            Backlog::OverCap { lazy, cap }
-        } else {
-            Backlog::UnderCap
+        match self.lazy_pages.over(cap) {
+            Some(lazy) => Backlog::OverCap { lazy, cap },
+            None => Backlog::UnderCap,
         }
     }
 
@@ -638,7 +624,7 @@ impl<S: Vspace> AreaSpace<S> {
     /// What has been done so far.
     pub fn counters(&self) -> AreaCounters {
         let mut sum = AreaCounters {
-            lazy_pages: self.lazy_pages.load(Ordering::Relaxed),
+            lazy_pages: self.lazy_pages.sum(),
             purges: self.purge.counts.purges.get(),
             purged_areas: self.purge.counts.areas.get(),
             purged_pages: self.purge.counts.pages.get(),
@@ -767,7 +753,7 @@ impl<S: Vspace> AreaSpace<S> {
             asked: pages,
             free: pages_free,
             largest,
-            lazy: self.lazy_pages.load(Ordering::Relaxed),
+            lazy: self.lazy_pages.sum(),
             quarantined: self.purge.counts.quarantined_pages.get(),
         })
     }
@@ -906,7 +892,7 @@ impl<S: Vspace> AreaSpace<S> {
     fn bury(&self, context: Context<'_>, span: Span, unflushed: Unflushed<Doomed>) {
         self.count().unmapped.add(1);
         // Before it can be found, so that the purge that finds it does not take away more than there is.
-        self.lazy_pages.fetch_add(span.pages(), Ordering::Relaxed);
+        self.lazy_pages.add(self.here(), span.pages());
         self.inter(context, span, unflushed);
     }
 
