@@ -195,12 +195,18 @@ pub trait Vspace: Translations + Cpus + Send + Sync {
     /// As [`clear`](Self::clear); `owned` comes back, and `range` is as it was.
     fn take_down<T>(&self, range: WindowRange, owned: T) -> Result<Unflushed<T>, (T, UnmapError)> {
         match self.clear(range) {
-            Ok(()) => Ok(Unflushed {
-                range,
-                space: self.base(),
-                owned: ManuallyDrop::new(owned),
-            }),
+            Ok(()) => Ok(self.lock_up(range, owned)),
             Err(error) => Err((owned, error)),
+        }
+    }
+
+    /// The second half of [`take_down`](Self::take_down), for a range that has been [cleared](Self::clear) before: piece by piece, say, and now
+    /// all of it waits for one shootdown. Whoever says so of pages that still show something shoots at nothing.
+    fn lock_up<T>(&self, range: WindowRange, owned: T) -> Unflushed<T> {
+        Unflushed {
+            range,
+            space: self.base(),
+            owned: ManuallyDrop::new(owned),
         }
     }
 

@@ -147,8 +147,6 @@ struct Gathered {
     areas: u64,
     /// The addresses of the areas that were not mapped: the guard pages.
     tails: Vec<Span>,
-    /// Why some of what waits is not in the batch, but quarantined.
-    refused: Option<UnmapError>,
 }
 
 impl<S: Vspace> AreaSpace<S> {
@@ -198,7 +196,6 @@ impl<S: Vspace> AreaSpace<S> {
             mut batch,
             areas,
             tails,
-            refused,
         } = self.gather(number);
         let mut purged = self.measure(&mut batch);
         purged.areas = areas;
@@ -232,10 +229,7 @@ impl<S: Vspace> AreaSpace<S> {
             counts.ranges.add(purged.ranges);
             counts.full.add(u64::from(purged.full));
         }
-        match refused {
-            Some(error) => Err(error),
-            None => Ok(purged),
-        }
+        Ok(purged)
     }
 
     /// All that waits, for purge `number`.
@@ -258,13 +252,8 @@ impl<S: Vspace> AreaSpace<S> {
             } else {
                 run.span()
             };
-            match self.space.take_down(flushed.range(), Doomed::Ram(run)) {
-                Ok(unflushed) => found.batch.push(unflushed),
-                Err((_, error)) => {
-                    self.quarantine(run.span().range());
-                    found.refused = Some(error);
-                }
-            }
+            let unflushed = self.space.lock_up(flushed.range(), Doomed::Ram(run));
+            found.batch.push(unflushed);
         }
         found
     }

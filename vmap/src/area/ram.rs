@@ -83,7 +83,9 @@ impl Bits {
             }
             let first = bit;
             while bit < BLOCK_MOST && self.get(bit) {
-                bit += 1;
+                // And here, where there is nothing else.
+                let ones = (self.0[(bit / 64) as usize] >> (bit % 64)).trailing_ones();
+                bit += u64::from(ones);
             }
             Some((first, bit - first))
         })
