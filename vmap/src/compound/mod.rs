@@ -39,7 +39,7 @@ mod teardown;
 
 pub use counters::PageCounters;
 pub use destructor::{Destructor, DestructorId};
-pub use error::{AllocPagesError, SplitError};
+pub use error::{AllocPagesError, NotSplit, SplitError};
 pub use lookup::NoSuchAddress;
 pub use page::Page;
 pub use pages::Pages;
