@@ -43,3 +43,4 @@ pub use error::{AllocPagesError, NotSplit, SplitError};
 pub use lookup::NoSuchAddress;
 pub use page::Page;
 pub use pages::Pages;
+pub use split::Split;

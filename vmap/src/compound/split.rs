@@ -14,6 +14,9 @@ use super::teardown::chain;
 use crate::area::{AreaState, VunmapError};
 use crate::frames::{Order, PageBlock};
 
+/// The pages that a block was split into, in their order; or the block.
+pub type Split<'p, M, S, W> = Result<Vec<Page<'p, M, S, W>>, NotSplit<'p, M, S, W>>;
+
 impl<M, S, W> Pages<M, S, W>
 where
     M: FrameMemory + 'static,
@@ -26,11 +29,7 @@ where
     /// # Errors
     ///
     /// See [`SplitError`]. A block that others refer to as well, or whose mapping stays, comes back with the error.
-    pub fn split_page<'p>(
-        &'p self,
-        ctx: &MaySleep,
-        page: Page<'p, M, S, W>,
-    ) -> Result<Vec<Page<'p, M, S, W>>, NotSplit<'p, M, S, W>> {
+    pub fn split_page<'p>(&'p self, ctx: &MaySleep, page: Page<'p, M, S, W>) -> Split<'p, M, S, W> {
         let head = page.head();
         let held = self.ram.held(head);
         if let Err(references) = held.count_off() {
