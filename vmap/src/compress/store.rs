@@ -446,8 +446,13 @@ impl<F: FrameSource, C: Compressor, W: Windows> CompressedStore<F, C, W> {
         self.with_stream(|stream| self.objects.with_copy(handle, &mut stream.room, look))
     }
 
-    /// Takes a page out.
+    /// Takes a page out. One of another store is in that one for good: there it should have been taken out.
     pub fn remove(&self, stored: Stored) {
+        if let Stored::Compressed { handle, .. } | Stored::Raw(handle) = &stored
+            && self.objects.size_of(handle).is_err()
+        {
+            return;
+        }
         self.count_out(&stored);
         match stored {
             Stored::Filled(_) => {}
@@ -455,7 +460,7 @@ impl<F: FrameSource, C: Compressor, W: Windows> CompressedStore<F, C, W> {
         }
     }
 
-    /// Refused are handles of another store, and objects with a mapping that can never be taken away: those stay for good.
+    /// Refused are objects with a mapping that can never be taken away: those stay for good.
     fn free(&self, handle: Handle) {
         drop(self.objects.free(handle));
     }
