@@ -17,6 +17,7 @@ use pageless_pfn::{FrameCount, PAGE_SIZE, PfnRange};
 use crate::area::backlog::LazyPages;
 use crate::area::config::VmallocConfig;
 use crate::area::counters::AreaCounters;
+use crate::area::flushed::Releases;
 use crate::area::free_tree::FreeTree;
 use crate::area::listing::{AreaInfo, AreaKind, AreaState};
 use crate::area::node::{Doomed, Node, Record, State, Waiting};
@@ -82,6 +83,7 @@ pub struct AreaSpace<S: Vspace> {
     /// queue is seen without it; Release where it is lowered; both pair with the Acquire in `drain`.
     carrying: AtomicU64,
     pub(crate) purge: PurgeState,
+    pub(crate) releases: Releases,
     pub(crate) ram: RamBlocks,
 }
 
@@ -294,6 +296,7 @@ impl<S: Vspace> AreaSpace<S> {
             deferred: SegQueue::new(),
             carrying: AtomicU64::new(0),
             purge: PurgeState::default(),
+            releases: Releases::none(),
             ram,
         }
     }
@@ -543,7 +546,7 @@ impl<S: Vspace> AreaSpace<S> {
                 Ok(())
             }
             Err((Doomed::Area { holds, .. }, error)) => Err((area, holds.into_inner(), error)),
-            Err((Doomed::Ram(_) | Doomed::Guard, _)) => {
+            Err((Doomed::Ram(_), _)) => {
                 unreachable!("an area came back as something else")
             }
         }
@@ -636,7 +639,11 @@ impl<S: Vspace> AreaSpace<S> {
             quarantined_pages: self.purge.counts.quarantined_pages.get(),
             ..AreaCounters::default()
         };
-        for Node { counts, .. } in &self.nodes {
+        for Node {
+            counts, flushed, ..
+        } in &self.nodes
+        {
+            sum.flushed_areas += flushed.load(Ordering::Relaxed);
             sum.allocated += counts.allocated.get();
             sum.pool_hits += counts.pool_hits.get();
             sum.refills += counts.refills.get();
@@ -694,8 +701,12 @@ impl<S: Vspace> AreaSpace<S> {
 
     /// The node that has the areas that begin at `page` in its books.
     pub(crate) fn node_of(&self, page: PageNumber) -> &Node {
-        let zone = page / self.zone % self.nodes.len() as u64;
-        &self.nodes[zone as usize]
+        &self.nodes[self.node_index(page)]
+    }
+
+    /// Its number.
+    pub(crate) fn node_index(&self, page: PageNumber) -> usize {
+        (page / self.zone % self.nodes.len() as u64) as usize
     }
 
     /// A lock; `None` if the caller must not wait and it is held.
@@ -926,8 +937,10 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 
-    /// What every call that may sleep does first: finish what others could not, and purge if too much waits.
+    /// What every call that may sleep does first: finish what others could not, take back a little of what has been shot down, and
+    /// purge if too much waits.
     pub(crate) fn catch_up(&self, ctx: &MaySleep) {
+        self.take_some_apart(ctx);
         if !self.deferred.is_empty() {
             self.drain(ctx);
         }
@@ -991,7 +1004,7 @@ impl<S: Vspace> AreaSpace<S> {
 
     pub(crate) fn purge_if_due(&self, ctx: &MaySleep) -> Result<(), UnmapError> {
         if self.config.always_eager {
-            self.purge_to(ctx, Depth::Quarter).map(|_| ())
+            self.purge(ctx).map(|_| ())
         } else {
             self.purge_if_over(ctx)
         }
@@ -999,8 +1012,7 @@ impl<S: Vspace> AreaSpace<S> {
 
     /// Asks the record of the area that has `page`.
     pub(crate) fn look<R>(&self, page: PageNumber, ask: impl Fn(&Record) -> R) -> Option<R> {
-        let nodes = self.nodes.len();
-        let zone = (page / self.zone % nodes as u64) as usize;
+        let (nodes, zone) = (self.nodes.len(), self.node_index(page));
         // It begins in this zone, or in one before it.
         (0..nodes).find_map(|back| {
             let areas = self.nodes[(zone + nodes - back) % nodes].areas.lock();
