@@ -50,8 +50,9 @@ const ATOMIC_TURNS: u32 = 64;
 /// ```text
 ///            alloc                    map                      unmap                purge
 ///   free tree ----> Area (Held) ----------> frames visible ----------> lazy ----+---------> pool or free tree
-///   or pool           |                                                         |  one shootdown
-///                     +--- publish(owned) --> known by its address -- unmap_at -+---------> owned.release()
+///   or pool           |                                                         |  one shootdown, then
+///                     +--- publish(owned) --> known by its address -- unmap_at -+--------->  owned.release()
+///                                                                                   a few areas with each call
 /// ```
 ///
 /// # The end
@@ -62,8 +63,8 @@ const ATOMIC_TURNS: u32 = 64;
 ///
 /// # Who waits for whom
 ///
-/// Locks are taken one at a time, and nothing is mapped, shot down or released under one. One CPU at a time purges; who wants to purge
-/// meanwhile waits, and serves shootdowns while it does.
+/// Locks are taken one at a time (but for the list of who is releasing, which is taken under others), and nothing is mapped, shot down or
+/// released under one. One CPU at a time purges; who wants to purge meanwhile waits, and serves shootdowns while it does. Others go on.
 pub struct AreaSpace<S: Vspace> {
     pub(crate) space: S,
     pub(crate) config: VmallocConfig,
