@@ -41,6 +41,8 @@ pub(crate) struct PurgeCounts {
     pub(crate) pages: Count,
     pub(crate) ranges: Count,
     pub(crate) full: Count,
+    /// Pages of areas whose owners have been told.
+    pub(crate) released: Count,
     pub(crate) quarantined_areas: Count,
     pub(crate) quarantined_pages: Count,
 }
@@ -70,7 +72,7 @@ pub struct AreaCounters {
     pub ram_unmapped: u64,
     /// Blocks for small mappings made so far.
     pub ram_blocks: u64,
-    /// Pages that wait for a shootdown now, guard pages included.
+    /// Pages that wait for a shootdown now, or for the end of one, guard pages included.
     pub lazy_pages: u64,
     /// Purges that found something so far: as many shootdowns.
     pub purges: u64,

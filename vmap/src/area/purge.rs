@@ -2,21 +2,24 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ptr;
 
-use pageless_fault::shootdown::{Flush, Invalidation, Stretch};
+use pageless_fault::shootdown::{CpuId, Flush, Invalidation, Stretch};
 use pageless_fault::sync::Mutex;
 use pageless_fault::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pageless_fault::{Cpus, MaySleep, Unflushed, UnmapError, Vspace, WindowRange};
-use pageless_pfn::PAGE_SIZE;
+use pageless_pfn::{FrameCount, PAGE_SIZE};
 
 use crate::area::counters::PurgeCounts;
 use crate::area::listing::AreaKind;
-use crate::area::node::{Doomed, State, Waiting};
+use crate::area::node::{Doomed, Node, State, Waiting};
 use crate::area::release::{Holds, Unreachable};
 use crate::area::space::AreaSpace;
 use crate::area::span::Span;
-use crate::frames::Context;
 use crate::mutant::Mutant;
+
+/// Records that a purge removes under one lock: those who must not wait try it only so often.
+const RECORDS_AT_ONCE: u32 = 32;
 
 /// How much of the pools goes back to the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,10 @@ pub(crate) struct PurgeState {
     ended: AtomicU64,
     /// Those of them that have no proof: they failed, or are not through. A list, since after one failure there are few others.
     unproved: Mutex<Vec<u64>>,
+    /// Those of them that have a proof, and are not through with releasing: the number, and the CPU that does it.
+    releasing: Mutex<Vec<(u64, CpuId)>>,
+    /// Pages that the purge under way has taken out of the lists, guard pages included. `Relaxed`: a figure.
+    under_way: AtomicU64,
     pub(crate) counts: PurgeCounts,
 }
 
@@ -83,6 +90,8 @@ impl Default for PurgeState {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             unproved: Mutex::new(Vec::new()),
+            releasing: Mutex::new(Vec::new()),
+            under_way: AtomicU64::new(0),
             counts: PurgeCounts::default(),
         }
     }
@@ -137,7 +146,53 @@ impl PurgeState {
         // Release pairs with the Acquire in `has_proved`.
         self.ended.store(number + 1, Ordering::Release);
     }
+
+    /// Waits until what purges before `number` have set free is released. Whoever is releasing something himself, and comes here from
+    /// there, does not wait: of two such, each would wait for the other.
+    fn wait_for_releases(&self, cpus: &impl Cpus, number: u64) {
+        let here = cpus.current();
+        let mut turns = 0_u32;
+        while {
+            let releasing = self.releasing.lock();
+            !releasing.iter().any(|(_, cpu)| *cpu == here)
+                && releasing.iter().any(|(earlier, _)| *earlier < number)
+        } {
+            cpus.relax(turns);
+            turns = turns.saturating_add(1);
+        }
+    }
+
+    /// Pages that the purge under way has taken out of the lists.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.under_way.load(Ordering::Relaxed)
+    }
 }
+
+/// What a purge has set free is being released. Others who are short of it wait for the end of this.
+struct Releasing<'p> {
+    purge: &'p PurgeState,
+    number: u64,
+}
+
+impl<'p> Releasing<'p> {
+    /// By whoever has the turn: who has it next sees it.
+    fn begin(purge: &'p PurgeState, number: u64, cpu: CpuId) -> Self {
+        purge.releasing.lock().push((number, cpu));
+        Releasing { purge, number }
+    }
+}
+
+impl Drop for Releasing<'_> {
+    fn drop(&mut self) {
+        self.purge
+            .releasing
+            .lock()
+            .retain(|(number, _)| *number != self.number);
+    }
+}
+
+/// What an area owned, and how many pages the area had, without guard page.
+type Freed = (Holds, u64);
 
 /// All that waits.
 #[derive(Default)]
@@ -147,33 +202,62 @@ struct Gathered {
     areas: u64,
     /// The addresses of the areas that were not mapped: the guard pages.
     tails: Vec<Span>,
+    /// Pages, with those.
+    pages: u64,
 }
 
 impl<S: Vspace> AreaSpace<S> {
     /// One shootdown of all that has been unmapped, over its actual ranges; then addresses may be given out again, and what the
-    /// areas owned is released. Does nothing if nothing waits.
+    /// areas owned is released. When it returns, that is so of everything that was unmapped before, whoever has purged it; but for
+    /// what a release is doing that this is called from. Does nothing if nothing waits.
+    ///
+    /// Whatever a release needs, the caller must not hold.
     ///
     /// # Errors
     ///
     /// Nothing could be proved gone. What waited is quarantined: its addresses and what it owned are never used again.
     pub fn purge(&self, ctx: &MaySleep) -> Result<Purged, UnmapError> {
-        self.purge_to(ctx, Depth::Quarter)
+        let (number, purged) = self.purge_numbered(ctx, Depth::Quarter);
+        self.purge.wait_for_releases(&self.space, number);
+        purged
     }
 
+    /// The same for somebody who is short of memory: how many pages' worth of areas has been released meanwhile, by this purge and by
+    /// others.
+    ///
+    /// # Errors
+    ///
+    /// As [`purge`](Self::purge).
+    pub fn purge_for_frames(&self, ctx: &MaySleep) -> Result<FrameCount, UnmapError> {
+        let before = self.purge.counts.released.get();
+        self.purge(ctx)?;
+        let after = self.purge.counts.released.get();
+        Ok(FrameCount::new(after - before))
+    }
+
+    /// A purge for the sake of addresses, or of the cap: what others are releasing is not waited for.
     pub(crate) fn purge_to(&self, ctx: &MaySleep, depth: Depth) -> Result<Purged, UnmapError> {
+        self.purge_numbered(ctx, depth).1
+    }
+
+    fn purge_numbered(&self, ctx: &MaySleep, depth: Depth) -> (u64, Result<Purged, UnmapError>) {
         // Before the lock: what is released here may unmap and purge itself.
         self.drain(ctx);
         let mut released = Vec::new();
         let turn = self.purge.turn(&self.space);
         let number = self.purge.begin();
         let purged = self.purge_alone(ctx, depth, number, &mut released);
+        let releasing = (!released.is_empty())
+            .then(|| Releasing::begin(&self.purge, number, self.space.current()));
         self.purge.end(number, purged.is_ok());
         drop(turn);
         // With no lock held: what is released may well unmap something itself.
-        for holds in released {
+        for (holds, pages) in released {
             holds.release(&Unreachable::proved(), ctx);
+            self.purge.counts.released.add(pages);
         }
-        purged
+        drop(releasing);
+        (number, purged)
     }
 
     /// Purge `number`, by whoever has the turn.
@@ -182,7 +266,7 @@ impl<S: Vspace> AreaSpace<S> {
         ctx: &MaySleep,
         depth: Depth,
         number: u64,
-        released: &mut Vec<Holds>,
+        released: &mut Vec<Freed>,
     ) -> Result<Purged, UnmapError> {
         let mut spare = Vec::new();
         for node in &self.nodes {
@@ -196,7 +280,11 @@ impl<S: Vspace> AreaSpace<S> {
             mut batch,
             areas,
             tails,
+            pages,
         } = self.gather(number);
+        // From here on they do not count for the cap: others may go on while CPUs are told.
+        self.purge.under_way.store(pages, Ordering::Relaxed);
+        self.lazy_pages.remove(pages);
         let mut purged = self.measure(&mut batch);
         purged.areas = areas;
         if purged.full {
@@ -213,6 +301,7 @@ impl<S: Vspace> AreaSpace<S> {
         } else {
             self.shoot(ctx, batch, &mut spare, released, depth)
         };
+        self.purge.under_way.store(0, Ordering::Relaxed);
         self.empty_ram_blocks(depth, &mut spare);
         if !spare.is_empty() {
             let mut free = self.free.lock();
@@ -237,11 +326,13 @@ impl<S: Vspace> AreaSpace<S> {
         let mut found = Gathered::default();
         for node in &self.nodes {
             for Waiting { unflushed, end } in core::mem::take(&mut node.areas.lock().lazy) {
+                let first = unflushed.range().start().get() / PAGE_SIZE;
                 let mapped_end = unflushed.range().end().get() / PAGE_SIZE;
                 if mapped_end < end {
                     found.tails.push(Span::new(mapped_end, end - mapped_end));
                 }
                 found.areas += 1;
+                found.pages += end - first;
                 found.batch.push(unflushed);
             }
         }
@@ -253,6 +344,7 @@ impl<S: Vspace> AreaSpace<S> {
                 run.span()
             };
             let unflushed = self.space.lock_up(flushed.range(), Doomed::Ram(run));
+            found.pages += run.span().pages();
             found.batch.push(unflushed);
         }
         found
@@ -283,7 +375,7 @@ impl<S: Vspace> AreaSpace<S> {
         ctx: &MaySleep,
         batch: Vec<Unflushed<Doomed>>,
         spare: &mut Vec<Span>,
-        released: &mut Vec<Holds>,
+        released: &mut Vec<Freed>,
         depth: Depth,
     ) -> Result<(), UnmapError> {
         let ranges: Vec<_> = batch.iter().map(Unflushed::range).collect();
@@ -299,33 +391,45 @@ impl<S: Vspace> AreaSpace<S> {
                 return Err(error);
             }
         };
+        let mut pools: Vec<Vec<Span>> = self.nodes.iter().map(|_| Vec::new()).collect();
+        // They are sorted by address, so neighbours are in the same books: one lock serves a few of them.
+        let mut books = None;
         for doomed in flushed {
-            match doomed {
-                Doomed::Area { span, holds } => {
-                    released.push(holds);
-                    self.lazy_pages.remove(span.pages());
-                    let record = if Mutant::RangeReusedBeforeFlush.active() {
-                        // What is there now is somebody else's.
-                        None
-                    } else {
-                        let mut areas = self.node_of(span.first()).areas.lock();
-                        areas.records.remove(&span.first())
-                    };
-                    match record {
-                        Some(record) if depth == Depth::Quarter => {
-                            self.give(Context::MaySleep(ctx), record.home, span);
-                        }
-                        Some(_) => spare.push(span),
-                        // Only where a planted fault has given them out already.
-                        None => {}
-                    }
-                }
-                Doomed::Guard => {}
+            let (span, holds) = match doomed {
+                Doomed::Area { span, holds } => (span, holds),
+                Doomed::Guard => continue,
                 Doomed::Ram(run) => {
-                    self.lazy_pages.remove(run.span().pages());
+                    books = None;
                     self.ram.flushed(run);
+                    continue;
                 }
+            };
+            released.push((holds, span.pages() - self.guard()));
+            if Mutant::RangeReusedBeforeFlush.active() {
+                // What is there now is somebody else's.
+                continue;
             }
+            let node = self.node_of(span.first());
+            let others = |(of, left, _): &(&Node, u32, _)| !ptr::eq(*of, node) || *left == 0;
+            if books.as_ref().is_some_and(others) {
+                books = None;
+            }
+            let (_, left, areas) =
+                books.get_or_insert_with(|| (node, RECORDS_AT_ONCE, node.areas.lock()));
+            *left -= 1;
+            match areas.records.remove(&span.first()) {
+                Some(record) if depth == Depth::Quarter => {
+                    pools[usize::from(record.home)].push(span);
+                }
+                Some(_) => spare.push(span),
+                // Only where a planted fault has given them out already.
+                None => {}
+            }
+        }
+        drop(books);
+        for (node, spans) in self.nodes.iter().zip(pools) {
+            let mut pools = node.pools.lock();
+            spare.extend(spans.into_iter().filter_map(|span| pools.give(span).err()));
         }
         Ok(())
     }
@@ -350,7 +454,6 @@ impl<S: Vspace> AreaSpace<S> {
             _ => 0,
         };
         counts.quarantined_pages.add(pages);
-        self.lazy_pages.remove(pages);
     }
 
     /// Blocks of small mappings in which there is none.

@@ -55,7 +55,9 @@ const ATOMIC_TURNS: u32 = 64;
 ///
 /// # The end
 ///
-/// Dropped, it releases nothing: what areas own, mapped or waiting, is lost with it. Who wants it back unmaps and purges first.
+/// Dropped, it unmaps what is still known by an address and makes a last purge, so that what areas own is released. Where nobody may wait (with
+/// interrupts off, under a spin lock, while a panic unwinds) it does not, and all of that is lost. So is, in any case, what an
+/// [`Aliased`](crate::area::Aliased) locks up.
 ///
 /// # Who waits for whom
 ///
@@ -624,7 +626,7 @@ impl<S: Vspace> AreaSpace<S> {
     /// What has been done so far.
     pub fn counters(&self) -> AreaCounters {
         let mut sum = AreaCounters {
-            lazy_pages: self.lazy_pages.sum(),
+            lazy_pages: self.lazy(),
             purges: self.purge.counts.purges.get(),
             purged_areas: self.purge.counts.areas.get(),
             purged_pages: self.purge.counts.pages.get(),
@@ -669,6 +671,11 @@ impl<S: Vspace> AreaSpace<S> {
     /// The most pages that may wait.
     pub(crate) fn cap(&self) -> u64 {
         self.config.lazy_max.get() / PAGE_SIZE
+    }
+
+    /// Pages that are unmapped and not yet shot down: those that wait, and those that a purge is telling the CPUs about.
+    pub(crate) fn lazy(&self) -> u64 {
+        self.lazy_pages.sum().saturating_add(self.purge.under_way())
     }
 
     /// The node of the caller's CPU.
@@ -753,7 +760,7 @@ impl<S: Vspace> AreaSpace<S> {
             asked: pages,
             free: pages_free,
             largest,
-            lazy: self.lazy_pages.sum(),
+            lazy: self.lazy(),
             quarantined: self.purge.counts.quarantined_pages.get(),
         })
     }
@@ -1032,6 +1039,29 @@ impl<'c> Carrying<'c> {
 impl Drop for Carrying<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl<S: Vspace> Drop for AreaSpace<S> {
+    fn drop(&mut self) {
+        let Some(ctx) = MaySleep::try_claim().filter(|_| self.space.may_wait()) else {
+            return;
+        };
+        let published = |node: &Node| {
+            let areas = node.areas.lock();
+            let busy = areas
+                .records
+                .values()
+                .filter(|record| matches!(record.state, State::Busy(_)));
+            busy.map(|record| record.span.first()).collect::<Vec<_>>()
+        };
+        self.drain(&ctx);
+        for page in self.nodes.iter().flat_map(published).collect::<Vec<_>>() {
+            // What is refused stays mapped, and what it owns is lost: nobody is left to try again.
+            let _ = self.unmap_page(Context::MaySleep(&ctx), page, By::Owner);
+        }
+        // What cannot be proved gone is lost as well.
+        let _ = self.purge_to(&ctx, Depth::Everything);
     }
 }
 
