@@ -79,7 +79,7 @@ where
         let at = WindowOffset::new(held.location().saturating_mul(PAGE_SIZE));
         let address = self.areas.space().address(at);
         let failed = match self.areas.unmap_at(ctx, address) {
-            Ok(()) => self.areas.purge(ctx).err(),
+            Ok(()) => None,
             Err(VunmapError::Refused { source, .. }) => {
                 held.set_mark(mark);
                 return Err(SplitError::Refused { head, source });
@@ -88,6 +88,7 @@ where
             Err(error) => unreachable!("the mapping of a block that is out: {error}"),
         };
         // What failed may have been about others: somebody else's purge may have had this mapping, and not be through.
+        let failed = self.areas.purge(ctx).err().or(failed);
         let mut turn = 0;
         while !held.mark().has(UNMAPPED) {
             let found = self.areas.find(address);
