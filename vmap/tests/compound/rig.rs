@@ -1,7 +1,7 @@
 //! The machines that the tests run on, with all that blocks of pages need.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
 
 use pageless_fault::host::{HostFrames, HostMachine, HostRam, HostVspace, HostWindow};
@@ -204,6 +204,9 @@ pub(crate) struct Count {
     /// Maps that still succeed.
     left: AtomicU64,
     mapped: AtomicU64,
+    /// Whether the next `clear`, and the next `shoot`, are refused.
+    refuses_clear: AtomicBool,
+    refuses_shoot: AtomicBool,
     before_clear: Mutex<Option<Hook>>,
 }
 
@@ -214,6 +217,8 @@ impl<S> Failing<S> {
         let between = Count {
             left: AtomicU64::new(u64::MAX),
             mapped: AtomicU64::new(0),
+            refuses_clear: AtomicBool::new(false),
+            refuses_shoot: AtomicBool::new(false),
             before_clear: Mutex::new(None),
         };
         Failing { space, between }
@@ -229,6 +234,16 @@ impl Count {
     /// Makes all maps fail but the next `left`.
     pub(crate) fn fail_after(&self, left: u64) {
         self.left.store(left, Ordering::Relaxed);
+    }
+
+    /// Refuses to take anything out of the page table, the next time.
+    pub(crate) fn refuse_clear(&self) {
+        self.refuses_clear.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses to shoot anything down, the next time.
+    pub(crate) fn refuse_shoot(&self) {
+        self.refuses_shoot.store(true, Ordering::Relaxed);
     }
 
     /// Pages that show something.
@@ -264,6 +279,9 @@ impl<S: Vspace> Between<S> for Count {
         if let Some(hook) = hook {
             hook();
         }
+        if self.refuses_clear.swap(false, Ordering::Relaxed) {
+            return Err(refused(range.len()));
+        }
         let pages = (range.start().get()..range.end().get()).step_by(4096);
         let shown = pages.filter(|page| space.translate(WindowOffset::new(*page)).is_some());
         let shown = shown.count() as u64;
@@ -271,6 +289,18 @@ impl<S: Vspace> Between<S> for Count {
         self.mapped.fetch_sub(shown, Ordering::Relaxed);
         Ok(())
     }
+
+    fn shoot(&self, space: &S, ranges: &[WindowRange]) -> Result<S::Ticket, UnmapError> {
+        if self.refuses_shoot.swap(false, Ordering::Relaxed) {
+            return Err(refused(ranges.iter().map(|range| range.len()).sum()));
+        }
+        space.shoot(ranges)
+    }
+}
+
+/// What a machine says that does not do it.
+pub(crate) fn refused(bytes: u64) -> UnmapError {
+    UnmapError::Refused { bytes, errno: 110 }
 }
 
 /// An order that is one.
