@@ -2,7 +2,10 @@
 
 mod example;
 
-use example::{example, said};
+use std::fs::File;
+use std::process::{Command, Output, Stdio};
+
+use example::{example, path, said};
 
 const README: &str = include_str!("../README.md");
 
@@ -38,7 +41,48 @@ fn a_compressed_disk_says_what_is_wrong() {
     // No room for all of this program.
     let large = std::env::current_exe().expect("this test's own path");
     let large = large.to_str().expect("a path that can be written");
-    let (code, told, complaint) = said(&example("zram", &["--limit", "1", large]));
+    let (code, told, complaint) = said(&example("zram", &["--limit", "1MiB", large]));
     assert_eq!(code, Some(1), "{told}{complaint}");
     assert!(complaint.contains("no space left"), "{complaint}");
+}
+
+/// Runs an example with this for its standard output.
+fn into(out: Stdio, name: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(path(name));
+    let output = command.args(arguments).stdout(out).stderr(Stdio::piped());
+    output.output().expect("it starts")
+}
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+
+#[test]
+fn a_full_disk_is_an_error_and_no_panic() {
+    for (name, arguments) in [("virtual_compound", &[][..]), ("zram", &[FILE])] {
+        let full = File::options().write(true).open("/dev/full");
+        let output = into(full.expect("a device of Linux").into(), name, arguments);
+        let (code, _, complaint) = said(&output);
+        assert_eq!(code, Some(1), "{complaint}");
+        let expected = format!("{name}: standard output: No space left");
+        assert!(complaint.starts_with(&expected), "{complaint}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_has_heard_enough() {
+    for (name, arguments) in [("virtual_compound", &[][..]), ("zram", &[FILE])] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (code, _, complaint) = said(&into(writer.into(), name, arguments));
+        assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn the_example_of_blocks_explains_itself_and_takes_nothing_else() {
+    let (code, told, _) = said(&example("virtual_compound", &["--help"]));
+    assert_eq!(code, Some(0));
+    assert!(told.contains("Usage:"), "{told}");
+    let (code, _, complaint) = said(&example("virtual_compound", &["--order"]));
+    assert_eq!(code, Some(2));
+    assert!(complaint.contains("--order"), "{complaint}");
 }

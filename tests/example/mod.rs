@@ -1,10 +1,10 @@
 //! Examples, run as `cargo test` has built them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Runs an example.
-pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
+/// Where an example is.
+pub(crate) fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test's own path");
     let profile = test.parent().and_then(Path::parent);
     let example = profile
@@ -16,7 +16,12 @@ pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
         example.exists(),
         "{name} is not built: `cargo build --examples` does"
     );
-    let output = Command::new(example).args(arguments).output();
+    example
+}
+
+/// Runs an example.
+pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(path(name)).args(arguments).output();
     output.expect("it starts")
 }
 
