@@ -2,10 +2,7 @@
 
 mod example;
 
-use std::fs::File;
-use std::process::{Command, Output, Stdio};
-
-use example::{example, path, said};
+use example::{example, said};
 
 const README: &str = include_str!("../README.md");
 
@@ -44,37 +41,6 @@ fn a_compressed_disk_says_what_is_wrong() {
     let (code, told, complaint) = said(&example("zram", &["--limit", "1MiB", large]));
     assert_eq!(code, Some(1), "{told}{complaint}");
     assert!(complaint.contains("no space left"), "{complaint}");
-}
-
-/// Runs an example with this for its standard output.
-fn into(out: Stdio, name: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(path(name));
-    let output = command.args(arguments).stdout(out).stderr(Stdio::piped());
-    output.output().expect("it starts")
-}
-
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-
-#[test]
-fn a_full_disk_is_an_error_and_no_panic() {
-    for (name, arguments) in [("virtual_compound", &[][..]), ("zram", &[FILE])] {
-        let full = File::options().write(true).open("/dev/full");
-        let output = into(full.expect("a device of Linux").into(), name, arguments);
-        let (code, _, complaint) = said(&output);
-        assert_eq!(code, Some(1), "{complaint}");
-        let expected = format!("{name}: standard output: No space left");
-        assert!(complaint.starts_with(&expected), "{complaint}");
-    }
-}
-
-#[test]
-fn a_reader_that_goes_away_has_heard_enough() {
-    for (name, arguments) in [("virtual_compound", &[][..]), ("zram", &[FILE])] {
-        let (reader, writer) = std::io::pipe().expect("a pipe");
-        drop(reader);
-        let (code, _, complaint) = said(&into(writer.into(), name, arguments));
-        assert_eq!((code, complaint.as_str()), (Some(0), ""));
-    }
 }
 
 #[test]

@@ -2,26 +2,28 @@
 
 use core::error::Error;
 use std::io::{self, BufWriter, ErrorKind, Write};
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
-/// Runs an example that speaks through what it is given. Status 0, or 1 with the reason on standard error.
+/// Runs an example that speaks through what it is given. Its own status, or 1 with the reason on standard error.
 ///
 /// `println!` panics when standard output takes no more. Here a full disk is an error like any other, and a reader that has gone away
 /// (`| head -1`) has heard enough.
-pub(crate) fn speaking(
-    example: impl FnOnce(&mut dyn Write) -> Result<(), Box<dyn Error>>,
+pub(crate) fn speaking<T: Termination>(
+    example: impl FnOnce(&mut dyn Write) -> Result<T, Box<dyn Error>>,
 ) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
-    let result = example(&mut out);
+    let ended = example(&mut out).map(Termination::report);
     // What was said before an error comes before the error.
-    let result = result.and(out.flush().map_err(Into::into));
+    let flushed = out.flush();
     // What did not get out is not tried again.
     let _ = out.into_parts();
-    let Err(error) = result else {
-        return ExitCode::SUCCESS;
+    let (status, error) = match (ended, flushed) {
+        (Ok(status), Ok(())) => return status,
+        (Ok(status), Err(error)) => (status, error.into()),
+        (Err(error), _) => (ExitCode::SUCCESS, error),
     };
     let reason = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-        Some(ErrorKind::BrokenPipe) => return ExitCode::SUCCESS,
+        Some(ErrorKind::BrokenPipe) => return status,
         Some(_) => format!("standard output: {error}"),
         None => error.to_string(),
     };

@@ -26,9 +26,9 @@ mod xfs;
 /// The example, from the outside.
 mod program {
     use std::fs::File;
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
 
-    use crate::example::{example, path, said};
+    use crate::example::{example, example_into, said};
     use crate::interrupted::interrupted;
     use crate::volumes::{LARGE, names, volume};
 
@@ -93,11 +93,8 @@ mod program {
         let Some(image) = volume(directory.path(), LARGE, &names(3)) else {
             return;
         };
-        let into = |out: Stdio| {
-            let mut command = Command::new(path("xfs_directory"));
-            let command = command.arg(&image).arg("/big").stderr(Stdio::piped());
-            said(&command.stdout(out).output().unwrap())
-        };
+        let image = image.to_str().unwrap();
+        let into = |out: Stdio| said(&example_into(out, "xfs_directory", &[image, "/big"]));
         let full = File::options().write(true).open("/dev/full").unwrap();
         let (code, _, complaint) = into(full.into());
         assert_eq!(code, Some(1));
