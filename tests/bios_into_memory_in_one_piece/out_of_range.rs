@@ -1,0 +1,59 @@
+//! Hazard: a bio names frames that are not there, and somebody panics, or reaches what lies beside the memory.
+
+use pageless::block::{BlkError, FrameAccess, Op};
+use pageless::fault::FrameMemory;
+use pageless::pfn::{ByteLen, FrameCount, FrameOffset, PAGE_SIZE, Pfn, PfnT, PhysSegment};
+
+use crate::rig::{Mm, Rig, on_each_machine, pattern};
+
+fn segment(frame: Pfn, offset: u64, len: u64) -> PhysSegment {
+    let offset = FrameOffset::try_new(offset).unwrap();
+    PhysSegment::try_new(PfnT::from(frame), offset, ByteLen::new(len)).unwrap()
+}
+
+fn frames_that_are_not_there_fail_the_bio<R: Rig>() {
+    R::run(|mm| {
+        let (device, memory) = (mm.pmem(), mm.memory().0);
+        let frames = mm.ram().frames();
+        let last = frames.last().unwrap();
+        let behind = last.checked_add(FrameCount::new(1)).unwrap();
+        let far = Pfn::try_new((1 << 52) - 1).unwrap();
+        assert!(memory.covers(last) && memory.covers(frames.start()));
+        assert!(!memory.covers(behind) && !memory.covers(far));
+        let mut nowhere = vec![segment(behind, 0, 512), segment(far, 3584, 512)];
+        if let Some(before) = frames.start().checked_sub(FrameCount::new(1)) {
+            assert!(!memory.covers(before));
+            nowhere.push(segment(before, 0, 512));
+            // It ends in the memory, and does not begin there.
+            nowhere.push(segment(before, 512, 4096));
+        }
+        let there = segment(last, 0, 512);
+        let bytes = pattern(4, PAGE_SIZE as usize);
+        mm.store(&device, 0, &bytes);
+        for nowhere in nowhere {
+            for op in [Op::Read, Op::Write] {
+                let done = Mm::<R>::transfer(&device, op, 0, [nowhere]);
+                assert_eq!(done, Err((BlkError::Io, 0)), "{op} of {nowhere}");
+                // What comes before it is done.
+                let done = Mm::<R>::transfer(&device, op, 0, [there, nowhere]);
+                assert_eq!(done, Err((BlkError::Io, 512)), "{op} of {nowhere}");
+            }
+            let refused = memory.with(nowhere, |_| panic!("a span of nothing"));
+            assert!(refused.is_err());
+        }
+        // The other way: it begins there, and ends behind.
+        let over = segment(last, 3584, 1024);
+        for op in [Op::Read, Op::Write] {
+            let done = Mm::<R>::transfer(&device, op, 0, [over]);
+            assert_eq!(done, Err((BlkError::Io, 0)));
+        }
+        let reached = memory.with(over, |span| span.len()).unwrap();
+        assert_eq!(reached, 512);
+        assert!(mm.load(&device, 512 / 512, 3584) == bytes[512..]);
+        mm.nothing_remains();
+    });
+}
+
+on_each_machine! {
+    frames_that_are_not_there_fail_the_bio
+}
