@@ -83,7 +83,9 @@ macro_rules! catalogue {
                 many_cpus_map_touch_and_unmap_at_once,
                 of_those_who_unmap_one_area_at_once_one_succeeds;
             vmalloc:
+                its_frames_are_told_in_order_whatever_bytes_are_asked_for,
                 memory_is_zeroed_written_in_one_piece_and_back_after_the_flush,
+                what_is_not_its_memory_has_no_segments,
                 without_frames_nothing_is_left_behind_whichever_is_missing;
         }
     };
