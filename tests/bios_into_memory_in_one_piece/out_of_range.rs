@@ -1,10 +1,14 @@
 //! Hazard: a bio names frames that are not there, and somebody panics, or reaches what lies beside the memory.
 
+use alloc::sync::Arc;
+
 use pageless::block::{BlkError, FrameAccess, Op};
 use pageless::fault::FrameMemory;
 use pageless::pfn::{ByteLen, FrameCount, FrameOffset, PAGE_SIZE, Pfn, PfnT, PhysSegment};
+use pageless::vmap::compress::{Algorithm, CompressedStore};
+use pageless::zram::Zram;
 
-use crate::rig::{Mm, Rig, on_each_machine, pattern};
+use crate::rig::{DEVICE, Mm, Rig, on_each_machine, pattern};
 
 fn segment(frame: Pfn, offset: u64, len: u64) -> PhysSegment {
     let offset = FrameOffset::try_new(offset).unwrap();
@@ -54,6 +58,30 @@ fn frames_that_are_not_there_fail_the_bio<R: Rig>() {
     });
 }
 
+/// A page that cannot be read from memory is not stored, and what was there stays.
+fn a_compressed_page_stays_when_its_bio_fails<R: Rig>() {
+    R::run(|mm| {
+        let store = CompressedStore::new(Arc::clone(mm.frames()), Algorithm::Lz4);
+        let zram = Zram::new(ByteLen::new(DEVICE), store, mm.memory()).unwrap();
+        let bytes = [&pattern(5, 2048)[..], &[7; 2048]].concat();
+        mm.store(&zram, 8, &bytes);
+        let last = mm.ram().frames().last().unwrap();
+        let behind = last.checked_add(FrameCount::new(1)).unwrap();
+        for nowhere in [segment(behind, 0, PAGE_SIZE), segment(last, 1, PAGE_SIZE)] {
+            for op in [Op::Read, Op::Write] {
+                let done = Mm::<R>::transfer(&zram, op, 8, [nowhere]);
+                assert_eq!(done, Err((BlkError::Io, 0)), "{op} of {nowhere}");
+            }
+            assert!(mm.load(&zram, 8, bytes.len()) == bytes);
+        }
+        let failed = zram.io_stat();
+        assert_eq!((failed.failed_reads, failed.failed_writes), (2, 2));
+        drop(zram);
+        mm.nothing_remains();
+    });
+}
+
 on_each_machine! {
+    a_compressed_page_stays_when_its_bio_fails
     frames_that_are_not_there_fail_the_bio
 }
