@@ -68,6 +68,7 @@ mod check;
 mod config;
 mod counters;
 mod descriptors;
+mod flushed;
 mod free_tree;
 mod listing;
 mod node;

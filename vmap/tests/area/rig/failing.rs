@@ -47,7 +47,7 @@ impl<S> Failing<S> {
         }
     }
 
-    /// From now on calls `hook` before mappings, clearings, questions for the beginning and turns of waiting.
+    /// From now on calls `hook` before mappings, clearings, waits for shootdowns, questions for the beginning and turns of waiting.
     pub(crate) fn before_steps(&self, hook: impl Fn(Step) + Send + Sync + 'static) {
         assert!(self.hook.set(Box::new(hook)).is_ok(), "a second hook");
     }
@@ -107,6 +107,7 @@ impl<S: Vspace> Translations for Failing<S> {
     type Ticket = S::Ticket;
 
     fn wait(&self, ticket: &S::Ticket, ctx: &MaySleep) -> Result<Completion, UnmapError> {
+        self.call_hook(Step::Wait);
         let reached = self.space.wait(ticket, ctx)?;
         if self.fails(Step::Wait) {
             return Ok(Completion::Invalidated);
