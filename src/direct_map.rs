@@ -81,8 +81,9 @@ impl<P: Deref<Target: FrameMemory>> FrameAccess for DirectMap<P> {
         let not_backed = AccessError::NotBacked { pfn };
         let len = inside(self.frames(), segment).ok_or(not_backed)?;
         if let Some(cells) = self.0.cells(segment.phys(), len) {
-            // SAFETY: the cells are borrowed until `f` has returned, and what is in a cell may be written through a reference to it. Nobody
-            // has a reference to the bytes in them but by `FrameMemory::view`, whose caller has promised that nobody writes to them.
+            // SAFETY: the cells are borrowed until `f` has returned, what is in a cell may be written through a reference to it, and the
+            // memory permits that (`FrameMemory::cells`). Nobody has a reference to the bytes in them but by `FrameMemory::view`, whose
+            // caller has promised that nobody writes there, by a bio or otherwise.
             let span = unsafe { Span::from_raw(cells.as_ptr().cast_mut().cast(), cells.len()) };
             return Ok(f(span));
         }

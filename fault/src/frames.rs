@@ -49,6 +49,8 @@ pub trait FrameMemory: Cpus + Send + Sync {
     /// The `len` bytes from `at` on, where this process has them at an address: for whoever can copy while others write. `None` where memory
     /// is only ever [read](Self::read) and [written](Self::write), as it is unless a machine says otherwise, and where some of the bytes
     /// lie outside [`frames`](Self::frames).
+    ///
+    /// A machine that answers permits that anybody copies from and to those bytes at any time, as by `read` and `write`.
     fn cells(&self, _at: PhysAddr, _len: usize) -> Option<&[UnsafeCell<u8>]> {
         None
     }

@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+mod crowd;
 mod cut;
 mod others_bytes;
 mod out_of_range;

@@ -19,6 +19,8 @@ use pageless::vmap::frames::{FrameAllocator, FrameConfig, Gfp, Order, PerCpuPlan
 
 /// Frames of memory.
 const FRAMES: u64 = 2048;
+/// Bytes of address space: few, so that addresses are used again.
+const ADDRESSES: u64 = 1 << 20;
 /// Bytes of a device.
 pub(crate) const DEVICE: u64 = 1 << 20;
 
@@ -33,9 +35,12 @@ pub(crate) trait Rig: Sized + 'static {
 
     /// Runs `test` where everything can be used.
     fn run(test: impl FnOnce(&Mm<Self>));
+
+    /// Where the threads of a crowd run: each on a CPU of its own, if the machine has any to give.
+    fn on_cpu(space: &Self::Space, cpu: u16, body: impl FnOnce());
 }
 
-type AllPages<R> = Pages<<R as Rig>::Memory, <R as Rig>::Space, <R as Rig>::Window>;
+pub(crate) type AllPages<R> = Pages<<R as Rig>::Memory, <R as Rig>::Space, <R as Rig>::Window>;
 
 /// Memory, and addresses to see it at.
 pub(crate) struct Mm<R: Rig> {
@@ -155,11 +160,15 @@ impl Rig for Host {
         let start = Pfn::try_new(0x1_0000).unwrap();
         let pfns = PfnRange::try_new(start, FrameCount::new(FRAMES)).unwrap();
         let ram = HostRam::new(pfns).unwrap();
-        let len = WindowLen::covering(64 << 20).unwrap();
+        let len = WindowLen::covering(ADDRESSES).unwrap();
         let space = HostVspace::reserve(HostFrames::of_ram(&ram).unwrap(), len).unwrap();
         let machine = HostMachine::new().unwrap();
         let memmap = Memmap::attach(&machine, pfns, Config::default()).unwrap();
         test(&Mm::new(ram, space, memmap));
+    }
+
+    fn on_cpu(_: &HostVspace, _: u16, body: impl FnOnce()) {
+        body();
     }
 }
 
@@ -178,7 +187,7 @@ impl Rig for Sim {
         };
         let machine = SimMachine::new(config).unwrap();
         let ram = machine.ram(FrameCount::new(FRAMES)).unwrap();
-        let space = machine.reserve_vspace(WindowLen::covering(64 << 20).unwrap());
+        let space = machine.reserve_vspace(WindowLen::covering(ADDRESSES).unwrap());
         let space = space.unwrap();
         machine
             .run_on(CpuId::new(0), |_| {
@@ -188,6 +197,11 @@ impl Rig for Sim {
             .unwrap();
         assert_eq!(machine.stale_hits(), 0, "{:?}", machine.incidents());
         assert_eq!(machine.stale_walks(), 0, "{:?}", machine.incidents());
+    }
+
+    fn on_cpu(space: &SimVspace, cpu: u16, body: impl FnOnce()) {
+        let cpu = CpuId::new(cpu);
+        space.machine().run_on(cpu, |_| body()).unwrap();
     }
 }
 
