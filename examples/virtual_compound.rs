@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use pageless::DirectMap;
+use pageless::block::{Bio, Op, Pmem, PmemFrames, Sector, submit_sync};
 use pageless::fault::host::{HostFrames, HostMachine, HostRam, HostVspace};
 use pageless::fault::{FrameMemory, MaySleep, VirtAddr, Vspace, Window, WindowLen};
 use pageless::memmap::{Config, Memmap};
@@ -112,6 +114,25 @@ fn run(out: &mut dyn Write) -> Result<(), Box<dyn core::error::Error>> {
         "a buffer of {} in {} pieces of memory",
         buffer.len(),
         buffer.segments().count()
+    )?;
+    // A bio takes those pieces as they are, from the one and into the other.
+    let memory = DirectMap::new(Arc::clone(pages.frames().memory()));
+    let device = PmemFrames::memfd(Pfn::try_new(1 << 30)?, ByteLen::new(1 << 20))?;
+    let device = Pmem::new(device, memory);
+    buffer.write(PAGE_SIZE - 6, b"through a device!")?;
+    let mut write = Bio::new(Op::Write, Sector::new(0));
+    write.extend(buffer.segments());
+    submit_sync(&device, write)?.result()?;
+    let mut read = Bio::new(Op::Read, Sector::new(0));
+    read.extend(block.segments());
+    let segments = read.segments().len();
+    submit_sync(&device, read)?.result()?;
+    let mut found = [0; 17];
+    block.read(PAGE_SIZE - 6, &mut found)?;
+    let found = core::str::from_utf8(&found)?;
+    writeln!(
+        out,
+        "written by a bio, and read by one of {segments} segments into the block: {found:?}"
     )?;
 
     writeln!(

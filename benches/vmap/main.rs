@@ -20,6 +20,7 @@ mod cpus;
 #[path = "../ratios/mod.rs"]
 mod ratios;
 
+mod bios;
 mod books;
 mod compound;
 mod host;
@@ -51,6 +52,8 @@ enum Section {
     Small,
     /// Access through a virtual compound page. Measured.
     Compound,
+    /// Bios into memory in pieces. Measured.
+    Bios,
     /// Objects that cross from one frame into another: mapped, copied, in two segments. Measured, and modelled.
     Objects,
     /// One thread against two. Measured.
@@ -118,6 +121,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if wanted(Section::Compound) {
         apart(|| compound::measure(&mut report));
+    }
+    if wanted(Section::Bios) {
+        apart(|| bios::measure(&mut report));
     }
     if wanted(Section::Threads) {
         apart(|| threads::measure(&mut report));

@@ -190,6 +190,7 @@ pub mod frames;
 ))]
 pub mod host;
 mod mutant;
+mod runs;
 pub mod slab;
 pub mod wait_table;
 pub mod zcache;
