@@ -112,7 +112,8 @@ where
     W: Window + 'static,
 {
     /// A pool of buffers of `order`, of which each CPU keeps `most` at most.
-    pub fn new(pages: Arc<Pages<M, S, W>>, order: Order, most: usize) -> Self {
+    pub fn new(pages: Arc<Pages<M, S, W>>, order: Order, most: u16) -> Self {
+        let most = usize::from(most);
         let cpus = pages.areas().space().cpus().max(1);
         let shared = Arc::new(Shared {
             order,

@@ -7,11 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use pageless_pfn::{FrameCount, PfnRange, PhysAddr};
 
 use super::sys::{FileMapping, MemoryFile};
-use super::thread;
-use crate::cpus::Cpus;
 use crate::frames::{FrameMemory, NoSuchFrame};
 use crate::machine::ReserveError;
-use crate::shootdown::CpuId;
 use crate::vspace::VirtAddr;
 
 /// Memory of this process that has frame numbers: a memfd, and a mapping of all of it, which stays.
@@ -69,24 +66,6 @@ impl HostRam {
             len: len as u64,
             frames: self.frames,
         })
-    }
-}
-
-impl Cpus for HostRam {
-    fn cpus(&self) -> u16 {
-        thread::cpus()
-    }
-
-    fn current(&self) -> CpuId {
-        thread::current()
-    }
-
-    fn may_wait(&self) -> bool {
-        true
-    }
-
-    fn relax(&self, turn: u32) {
-        thread::relax(turn);
     }
 }
 

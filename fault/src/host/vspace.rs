@@ -25,13 +25,11 @@ use pageless_pfn::{FrameCount, Pfn, PfnRange};
 use super::exception;
 use super::frames::HostFrames;
 use super::regions::{self, Registration};
+use super::signal;
 use super::sys::{ForkCanary, Mapping};
-use super::{signal, thread};
 use crate::context::MaySleep;
-use crate::cpus::Cpus;
 use crate::debt::{Completion, Flushed};
 use crate::machine::{ReserveError, Translations, UnmapError};
-use crate::shootdown::CpuId;
 use crate::sync::Mutex;
 use crate::vspace::{MapError, Protection, Untranslated, VirtAddr, Vspace};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
@@ -223,24 +221,6 @@ impl HostVspace {
         }
         let at = (at.get() + done as u64).min(self.len.get());
         Err(Untranslated { at, write })
-    }
-}
-
-impl Cpus for HostVspace {
-    fn cpus(&self) -> u16 {
-        thread::cpus()
-    }
-
-    fn current(&self) -> CpuId {
-        thread::current()
-    }
-
-    fn may_wait(&self) -> bool {
-        true
-    }
-
-    fn relax(&self, turn: u32) {
-        thread::relax(turn);
     }
 }
 

@@ -97,7 +97,9 @@ where
             (found.location(), 0)
         };
         let at = location.checked_add(index)?.checked_mul(PAGE_SIZE)?;
-        Some(self.areas.space().address(WindowOffset::new(at)))
+        let space = self.areas.space();
+        // What the marks say may be half of one block and half of the next, if the first has just ended.
+        (at < space.len().get()).then(|| space.address(WindowOffset::new(at)))
     }
 
     /// The head of the block that is seen at `address` (`virt_to_head_page`).
