@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let named = |section: &Section| args.sections.is_empty() || args.sections.contains(section);
     if args.plot.is_some() && !named(&Section::Objects) {
-        let error = "--plot is for the section `objects`, which was not asked for\n";
+        let error = "--plot is for the section `objects`, which was not asked for";
         Args::command()
             .error(ErrorKind::ArgumentConflict, error)
             .exit();
