@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::UnsafeCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use pageless_pfn::{FrameCount, PfnRange, PhysAddr};
@@ -98,6 +99,11 @@ impl FrameMemory for HostRam {
     }
 
     fn retire(&self, _frames: PfnRange) {}
+
+    fn cells(&self, at: PhysAddr, len: usize) -> Option<&[UnsafeCell<u8>]> {
+        let at = self.locate(at, len).ok()?;
+        Some(self.direct.cells(at, len))
+    }
 
     #[expect(unsafe_code, reason = "passes its own contract on")]
     unsafe fn view<R>(

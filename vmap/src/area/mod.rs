@@ -91,5 +91,5 @@ pub use ram::{Aliased, MapRamError, RAM_MOST, RamMapping};
 pub use read::Vread;
 pub use release::{Release, Unreachable};
 pub use space::{AllocAreaError, Area, AreaSpace, Backlog, MapAreaError, VunmapError};
-pub use vmalloc::VmallocError;
+pub use vmalloc::{NotVmalloc, VmallocError};
 pub use vmap::{Vmalloc, VmapError};

@@ -11,6 +11,9 @@ use crate::area::{Descriptors, ReferenceError};
 
 /// A reference to a block that borrows nothing, and keeps the allocator of the block as well. Dropped, it is given back, without
 /// sleeping and without an interrupt.
+///
+/// What is mapped into the space that the blocks have themselves keeps that space, and is kept by it: it goes when it is unmapped, and not
+/// with the last handle to the space.
 pub struct KeptBlock<M, S, W>
 where
     M: FrameMemory + 'static,

@@ -94,7 +94,9 @@ macro_rules! catalogue {
                 under_a_spin_lock_nothing_is_shot_down_and_what_areas_own_is_lost,
                 what_areas_own_comes_back_whether_they_are_mapped_or_waiting;
             vmalloc:
+                its_frames_are_told_in_order_whatever_bytes_are_asked_for,
                 memory_is_zeroed_written_in_one_piece_and_back_after_the_flush,
+                what_is_not_its_memory_has_no_segments,
                 without_frames_nothing_is_left_behind_whichever_is_missing;
         }
     };

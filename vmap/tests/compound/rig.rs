@@ -289,6 +289,7 @@ impl<S: Vspace> Between<S> for Count {
         self.mapped.fetch_sub(shown, Ordering::Relaxed);
         Ok(())
     }
+
     fn shoot(&self, space: &S, ranges: &[WindowRange]) -> Result<S::Ticket, UnmapError> {
         if self.refuses_shoot.swap(false, Ordering::Relaxed) {
             return Err(refused(ranges.iter().map(|range| range.len()).sum()));
