@@ -40,8 +40,27 @@ pub(crate) struct Releases(Mutex<List>);
 #[derive(Debug, Default)]
 struct List {
     next: u64,
-    /// In the order of their beginning: the number, and the CPU that does it.
-    at_work: Vec<(u64, CpuId)>,
+    /// In the order of their beginning: the number, and who does it.
+    at_work: Vec<(u64, Whoever)>,
+}
+
+/// Whoever is running. The CPU is not enough on the host, where threads share its number, and the thread is not on the modelled machine, where
+/// one may be all CPUs in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Whoever {
+    cpu: CpuId,
+    #[cfg(feature = "std")]
+    thread: std::thread::ThreadId,
+}
+
+impl Whoever {
+    fn now(cpus: &impl Cpus) -> Self {
+        Whoever {
+            cpu: cpus.current(),
+            #[cfg(feature = "std")]
+            thread: std::thread::current().id(),
+        }
+    }
 }
 
 impl Releases {
@@ -50,34 +69,36 @@ impl Releases {
         Releases(Mutex::new(List::default()))
     }
 
-    /// From now on `cpu` releases something. Under the lock of the list that it was taken from: whoever finds it gone there finds it here.
-    fn begin(&self, cpu: CpuId) -> Releasing<'_> {
+    /// From now on the caller releases something. Under the lock of the list that it was taken from: whoever finds it gone there finds it here.
+    fn begin(&self, cpus: &impl Cpus) -> Releasing<'_> {
+        let caller = Whoever::now(cpus);
         let mut list = self.0.lock();
         let number = list.next;
         list.next += 1;
-        list.at_work.push((number, cpu));
+        list.at_work.push((number, caller));
         Releasing {
             releases: self,
             number,
         }
     }
 
-    /// Whether `cpu` is in the middle of it.
-    fn is_at_work(&self, cpu: CpuId) -> bool {
+    /// Whether the caller is in the middle of it.
+    fn is_at_work(&self, cpus: &impl Cpus) -> bool {
+        let caller = Whoever::now(cpus);
         let list = self.0.lock();
-        list.at_work.iter().any(|(_, busy)| *busy == cpu)
+        list.at_work.iter().any(|(_, busy)| *busy == caller)
     }
 
     /// Waits for the end of all that have begun. Whoever is releasing something himself, and comes here from there, does not: of two such,
     /// each would wait for the other.
     pub(crate) fn wait(&self, cpus: &impl Cpus) {
-        let here = cpus.current();
+        let caller = Whoever::now(cpus);
         let end = self.0.lock().next;
         let mut turns = 0_u32;
         loop {
             let list = self.0.lock();
             let earlier = list.at_work.first().is_some_and(|(first, _)| *first < end);
-            if !earlier || list.at_work.iter().any(|(_, busy)| *busy == here) {
+            if !earlier || list.at_work.iter().any(|(_, busy)| *busy == caller) {
                 return;
             }
             drop(list);
@@ -121,16 +142,14 @@ impl<S: Vspace> AreaSpace<S> {
     pub(crate) fn take_some_apart(&self, ctx: &MaySleep) {
         let node = &self.nodes[usize::from(self.here())];
         // From a release it would end here again, and again.
-        if node.flushed.load(Ordering::Relaxed) > 0
-            && !self.releases.is_at_work(self.space.current())
-        {
+        if node.flushed.load(Ordering::Relaxed) > 0 && !self.releases.is_at_work(&self.space) {
             self.take_apart(ctx, node, BY_THE_WAY, Depth::Quarter);
         }
     }
 
     /// Takes apart what earlier purges have left to nodes whose CPUs have not come by since.
     pub(crate) fn take_leftovers_apart(&self, ctx: &MaySleep, depth: Depth) {
-        if !self.releases.is_at_work(self.space.current()) {
+        if !self.releases.is_at_work(&self.space) {
             self.take_all_apart(ctx, depth);
         }
     }
@@ -163,7 +182,7 @@ impl<S: Vspace> AreaSpace<S> {
                     }
                 }
             }
-            (taken, self.releases.begin(self.space.current()))
+            (taken, self.releases.begin(&self.space))
         };
         match depth {
             Depth::Quarter => {

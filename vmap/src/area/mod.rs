@@ -90,6 +90,7 @@ pub use purge::Purged;
 pub use ram::{Aliased, MapRamError, RAM_MOST, RamMapping};
 pub use read::Vread;
 pub use release::{Release, Unreachable};
+pub(crate) use space::By;
 pub use space::{AllocAreaError, Area, AreaSpace, Backlog, MapAreaError, VunmapError};
 pub use vmalloc::{NotVmalloc, VmallocError};
 pub use vmap::{Vmalloc, VmapError};

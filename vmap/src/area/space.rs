@@ -473,8 +473,9 @@ impl<S: Vspace> AreaSpace<S> {
             Err(error) => {
                 self.count_failure();
                 if let Err((area, owned, _)) = self.unmap(context, area, owned.into_inner()) {
-                    // Still mapped, and nobody knows it but the books: there it stays, to be unmapped by its address.
-                    self.publish(area, 0, owned);
+                    // Still mapped, and nobody has its address: others try again.
+                    let address = self.publish(area, 0, owned);
+                    self.unmap_later(address);
                 }
                 Err(error)
             }
@@ -553,13 +554,14 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 
-    /// [`unmap`](Self::unmap) of a published area, by its first address, by whoever has published it.
+    /// [`unmap`](Self::unmap) of a published area, by its first address, if it is [`AreaKind::Map`] or [`AreaKind::Alloc`]: what others
+    /// build on their areas is theirs to unmap.
     ///
     /// # Errors
     ///
     /// See [`VunmapError`].
     pub fn unmap_at(&self, ctx: &MaySleep, address: VirtAddr) -> Result<(), VunmapError> {
-        self.unmap_at_by(ctx, address, By::Owner)
+        self.unmap_at_by(ctx, address, By::Anybody)
     }
 
     pub(crate) fn unmap_at_by(
@@ -581,7 +583,15 @@ impl<S: Vspace> AreaSpace<S> {
     ///
     /// See [`VunmapError`]; an area that is left to others is not looked at here.
     pub fn unmap_at_atomic(&self, address: VirtAddr) -> Result<Backlog, VunmapError> {
-        self.unmap_at_atomic_by(address, By::Owner)
+        self.unmap_at_atomic_by(address, By::Anybody)
+    }
+
+    /// Leaves the unmapping of a published area to the next who may sleep; if the machine refuses, to the one after him.
+    pub(crate) fn unmap_later(&self, address: VirtAddr) {
+        if let Ok(page) = self.first_page(address) {
+            self.count().deferred.add(1);
+            self.deferred.push(Deferred::Unmap(page, By::Owner));
+        }
     }
 
     pub(crate) fn unmap_at_atomic_by(

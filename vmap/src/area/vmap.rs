@@ -16,7 +16,7 @@ use crate::area::purge::Purged;
 use crate::area::ram::{Aliased, MapRamError, RamMapping};
 use crate::area::read::Vread;
 use crate::area::release::Release;
-use crate::area::space::{AllocAreaError, AreaSpace, Backlog, By, MapAreaError, VunmapError};
+use crate::area::space::{AllocAreaError, AreaSpace, Backlog, MapAreaError, VunmapError};
 use crate::frames::{Context, Order};
 use crate::mutant::Mutant;
 
@@ -147,8 +147,9 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
                 self.areas.count_failure();
                 let undone = self.areas.unmap(context, area, owned);
                 if let Err((area, owned, _)) = undone {
-                    // Still mapped, and in the books: to be unmapped by its address.
-                    self.areas.publish(area, referenced, owned);
+                    // Still mapped, and nobody has its address: others try again.
+                    let address = self.areas.publish(area, referenced, owned);
+                    self.areas.unmap_later(address);
                 }
                 Err(error.into())
             }
@@ -163,7 +164,7 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
     ///
     /// See [`VunmapError`].
     pub fn vunmap(&self, ctx: &MaySleep, address: VirtAddr) -> Result<(), VunmapError> {
-        self.areas.unmap_at_by(ctx, address, By::Anybody)
+        self.areas.unmap_at(ctx, address)
     }
 
     /// [`vunmap`](Self::vunmap) for those who must not wait. If the books are in use, all of it is left to the next who may sleep.
@@ -172,7 +173,7 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
     ///
     /// See [`VunmapError`].
     pub fn vunmap_atomic(&self, address: VirtAddr) -> Result<Backlog, VunmapError> {
-        self.areas.unmap_at_atomic_by(address, By::Anybody)
+        self.areas.unmap_at_atomic(address)
     }
 
     /// Makes up to [`RAM_MOST`](crate::area::RAM_MOST) frames appear one behind the other, for a short time. No reference is taken, and

@@ -11,7 +11,7 @@ use super::mark::{KEPT, Mark, Marked, UNMAPPED, VIRTUAL};
 use super::page::Page;
 use super::pages::Pages;
 use super::teardown::chain;
-use crate::area::{AreaState, VunmapError};
+use crate::area::{AreaState, By, VunmapError};
 use crate::frames::{Order, PageBlock};
 
 /// The pages that a block was split into, in their order; or the block.
@@ -78,7 +78,7 @@ where
         held.set_mark(mark.with(KEPT));
         let at = WindowOffset::new(held.location().saturating_mul(PAGE_SIZE));
         let address = self.areas.space().address(at);
-        let failed = match self.areas.unmap_at(ctx, address) {
+        let failed = match self.areas.unmap_at_by(ctx, address, By::Owner) {
             Ok(()) => None,
             Err(VunmapError::Refused { source, .. }) => {
                 held.set_mark(mark);

@@ -9,7 +9,7 @@ use pageless_pfn::{PAGE_SIZE, Pfn, PfnRange};
 use super::counters::count;
 use super::mark::{KEPT, Mark, Marked, UNMAPPED, VIRTUAL};
 use super::pages::{Pages, Ram};
-use crate::area::{Release, Unreachable};
+use crate::area::{By, Release, Unreachable, VunmapError};
 use crate::frames::{Context, Order, PageBlock};
 use crate::mutant::Mutant;
 use crate::runs::runs;
@@ -52,12 +52,15 @@ where
         let at = WindowOffset::new(location.saturating_mul(PAGE_SIZE));
         let address = self.areas.space().address(at);
         let unmapped = match context {
-            Context::MaySleep(ctx) => self.areas.unmap_at(ctx, address),
+            Context::MaySleep(ctx) => self.areas.unmap_at_by(ctx, address, By::Owner),
             // Over the cap or not: who may sleep next sees to it.
-            Context::Atomic => self.areas.unmap_at_atomic(address).map(drop),
+            Context::Atomic => self.areas.unmap_at_atomic_by(address, By::Owner).map(drop),
         };
-        if unmapped.is_err() {
-            count(&self.ram.counts.lost);
+        match unmapped {
+            Ok(()) => {}
+            // Nobody will ask again.
+            Err(VunmapError::Refused { .. }) => self.areas.unmap_later(address),
+            Err(_) => count(&self.ram.counts.lost),
         }
         if Mutant::FreeInAtomicShoots.active() {
             let _ = self.areas.purge(&MaySleep::claim());

@@ -4,13 +4,14 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use alloc::sync::Arc;
 use pageless_fault::{MaySleep, Protection, Vspace};
-use pageless_pfn::{PagedPfn, PfnT};
+use pageless_pfn::{FrameCount, PagedPfn, PfnT};
 use pageless_vmap::area::{
-    AreaState, Descriptors, MapRamError, ReferenceError, Vmalloc, VmapError, VunmapError,
+    AreaKind, AreaState, Descriptors, MapRamError, ReferenceError, Vmalloc, VmapError, VunmapError,
 };
+use pageless_vmap::frames::Context;
 
 use crate::rig::failing::{Failing, Step};
-use crate::rig::{Rig, paged, small, special};
+use crate::rig::{Rig, one, paged, small, special};
 
 /// References are only counted. Those that are said to be missing are refused.
 #[derive(Default)]
@@ -45,6 +46,12 @@ impl Descriptors for Ledger {
 impl Ledger {
     fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// A reference that was taken without asking.
+    fn one(&self) -> Vec<Reference> {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        vec![Reference(Arc::clone(&self.held))]
     }
 
     fn refuse(&self, nth: u64) {
@@ -93,6 +100,35 @@ pub(crate) fn a_failed_mapping_leaves_nothing_behind_whichever_page_fails<R: Rig
         vm.vunmap(ctx, at).unwrap();
         vm.purge(ctx).unwrap();
         clean(&vm, &ledger, 0);
+    });
+}
+
+pub(crate) fn what_a_failed_mapping_could_not_take_down_goes_later<R: Rig>(rig: &R) {
+    rig.on_cpu(|ctx| {
+        let ledger = Ledger::default();
+        let vm = Vmalloc::new(Failing::new(rig.space(512)), &ledger, small(64));
+        let frames = scattered(rig, 9);
+        let run = |n| one(rig.frame(n));
+        for owned in [false, true] {
+            vm.space().fail(Step::Map, 4);
+            vm.space().fail(Step::Clear, 0);
+            let failed = if owned {
+                let (context, kind) = (Context::MaySleep(ctx), AreaKind::Map);
+                let (pages, owned) = (FrameCount::new(9), Box::new(ledger.one()));
+                let runs = (0..9).map(|n| run(2 * n));
+                let mapped = vm.map_owned(context, pages, runs, Protection::Read, kind, owned);
+                mapped.map_err(VmapError::from)
+            } else {
+                vm.vmap(ctx, &frames, Protection::Read)
+            };
+            assert!(matches!(failed, Err(VmapError::Map { .. })), "{failed:?}");
+            // Nobody has the address: whoever comes next tries again.
+            assert!(!vm.space().is_pending(Step::Clear));
+            assert_eq!(ledger.held(), if owned { 1 } else { 6 });
+            vm.self_check().unwrap();
+            vm.purge(ctx).unwrap();
+            clean(&vm, &ledger, 0);
+        }
     });
 }
 

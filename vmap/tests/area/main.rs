@@ -63,6 +63,7 @@ macro_rules! catalogue {
                 a_failed_shootdown_locks_everything_in,
                 a_failed_small_mapping_leaves_nothing_behind,
                 a_refused_unmapping_leaves_all_as_it_was,
+                what_a_failed_mapping_could_not_take_down_goes_later,
                 where_the_machine_has_no_room_a_purge_makes_some;
             listing:
                 areas_are_listed_by_address_with_who_asked,

@@ -43,6 +43,22 @@ fn a_block_that_ends_takes_its_own_tails_down_and_no_others<R: Rig>() {
     );
 }
 
+fn a_block_whose_mapping_is_not_taken_down_at_its_end_goes_later<R: Rig>() {
+    R::run(Size::default(), |world| {
+        let pages = &world.pages;
+        pages.always_fall_back(true);
+        let gfp = Gfp::kernel(&world.ctx).virtual_fallback();
+        let block = pages.alloc(&gfp, order(2)).unwrap();
+        pages.areas().space().refuse_clear();
+        drop(block);
+        assert_eq!(pages.areas().space().mapped(), 4);
+        let counters = pages.counters();
+        assert_eq!((counters.freed, counters.lost), (1, 0));
+        pages.areas().purge(&world.ctx).unwrap();
+        world.nothing_remains();
+    });
+}
+
 fn who_knows_the_address_of_a_block_cannot_unmap_it<R: Rig>() {
     R::run(Size::default(), |world| {
         let pages = &world.pages;
@@ -55,6 +71,8 @@ fn who_knows_the_address_of_a_block_cannot_unmap_it<R: Rig>() {
         let vm = Vmalloc::over(Arc::clone(pages.areas()), NoDescriptors);
         assert_eq!(vm.vunmap(&world.ctx, address), Err(held));
         assert_eq!(vm.vunmap_atomic(address), Err(held));
+        assert_eq!(pages.areas().unmap_at(&world.ctx, address), Err(held));
+        assert_eq!(pages.areas().unmap_at_atomic(address), Err(held));
         vm.purge(&world.ctx).unwrap();
         block.write(3 * 4096, b"its own").unwrap();
         drop(block);
@@ -64,6 +82,7 @@ fn who_knows_the_address_of_a_block_cannot_unmap_it<R: Rig>() {
 }
 
 on_each_machine! {
+    a_block_whose_mapping_is_not_taken_down_at_its_end_goes_later
     who_knows_the_address_of_a_block_cannot_unmap_it
     a_block_that_ends_takes_its_own_tails_down_and_no_others
 }
