@@ -347,7 +347,8 @@ impl<W: Window> Memmap<W> {
     /// Takes a reference up again whose [`Pinned`] its holder has forgotten, because its own books say that it holds one for `pfn`: an
     /// allocator, say, that pins the descriptors of what it has handed out. `None` if the memmap does not cover `pfn`.
     ///
-    /// Dropped, it gives that reference back; to keep it, forget it again. Whoever holds none and says so takes away somebody else's.
+    /// Dropped, it gives that reference back; to keep it, forget it again. Whoever holds none and says so takes away somebody else's; and
+    /// if the descriptor is not even there, the page reference leads nowhere: on the host, using it ends the process (SIGBUS).
     #[inline]
     #[must_use = "dropped, it gives the reference back"]
     pub fn assume_pinned(&self, pfn: Pfn) -> Option<PageRef<'_, W>> {

@@ -22,6 +22,10 @@ pub enum ReferenceError {
 }
 
 /// Whoever has the descriptors of frames.
+///
+/// What a reference keeps is its giver's to say. One of a memmap keeps the descriptor, and so a frame whose owner frees it by that count, as
+/// a device does. Frames of an allocator are freed by the count of their block: for those there is
+/// [`Arc<Pages>`](crate::compound::Pages), whose references keep the block.
 pub trait Descriptors: Send + Sync {
     /// One reference. Dropping it gives it back.
     type Reference: Send + 'static;
