@@ -88,7 +88,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn core::error::Error>> {
             println!("{:>12}: {}", format!("{action:?}"), counts.get(action));
         }
     }
-    let directory = arguments.directory.display();
-    println!("now: blkparse -D {directory} -i null0");
+    // As a shell takes it, whatever its name.
+    let directory = arguments.directory.display().to_string();
+    let directory = directory.replace('\'', r"'\''");
+    println!("now: blkparse -D '{directory}' -i null0");
     Ok(())
 }
