@@ -4,7 +4,10 @@
 
 extern crate alloc;
 
+mod stdout;
+
 use alloc::sync::Arc;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,16 +27,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    stdout::speaking(|out| run(&arguments, out))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn core::error::Error>> {
+fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Box<dyn core::error::Error>> {
     let trace = BlkTrace::create(
         &arguments.directory,
         "null0",
@@ -85,12 +83,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn core::error::Error>> {
         .finish()?;
     for action in Action::ALL {
         if counts.get(action) != 0 {
-            println!("{:>12}: {}", format!("{action:?}"), counts.get(action));
+            writeln!(out, "{:>12}: {}", format!("{action:?}"), counts.get(action))?;
         }
     }
     // As a shell takes it, whatever its name.
     let directory = arguments.directory.display().to_string();
     let directory = directory.replace('\'', r"'\''");
-    println!("now: blkparse -D '{directory}' -i null0");
+    writeln!(out, "now: blkparse -D '{directory}' -i null0")?;
     Ok(())
 }

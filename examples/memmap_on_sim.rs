@@ -5,7 +5,11 @@
 
 extern crate alloc;
 
+mod stdout;
+
 use alloc::rc::Rc;
+use std::io::{self, Write};
+use std::process::ExitCode;
 
 use clap::Parser;
 use pageless::fault::host::HostMachine;
@@ -58,23 +62,28 @@ fn tour<W: Window>(memmap: &Memmap<W>, first: u64, turns: u64) -> Outcome<()> {
     Ok(())
 }
 
-fn tell<W: Window>(machine: &str, memmap: &Memmap<W>) {
+fn tell<W: Window>(out: &mut dyn Write, machine: &str, memmap: &Memmap<W>) -> io::Result<()> {
     let seen = memmap.counters();
-    println!(
+    writeln!(
+        out,
         "{machine:4}  {} chunks populated, {} reclaimed with {} shootdowns, at most {} KiB",
         seen.chunks_populated,
         seen.chunks_reclaimed,
         seen.shootdowns,
         seen.used_bytes_peak >> 10
-    );
+    )
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
     let Arguments { seed } = Arguments::parse();
+    stdout::speaking(|out| run(seed, out))
+}
+
+fn run(seed: u64, out: &mut dyn Write) -> Outcome<()> {
     // The process's own MMU.
     let memmap = attach(&HostMachine::new()?)?;
     tour(&memmap, 0, 1000)?;
-    tell("host", &memmap);
+    tell(out, "host", &memmap)?;
 
     // The modelled machine. Memory can be accessed only on one of its CPUs.
     let config = SimConfig {
@@ -86,7 +95,7 @@ fn main() -> Outcome<()> {
     let machine = SimMachine::new(config)?;
     let memmap = attach(&machine)?;
     machine.run_on(CpuId::new(0), |_| tour(&memmap, 0, 1000))??;
-    tell("sim", &memmap);
+    tell(out, "sim", &memmap)?;
 
     // Four CPUs at once, in an order that follows from the seed.
     let machine = SimMachine::new(config)?;
@@ -96,16 +105,18 @@ fn main() -> Outcome<()> {
         Box::new(move |_| tour(&memmap, cpu * 60_000, 200).expect("there is memory enough"))
     });
     let run = machine.run_scheduled(&Schedule::random(seed), bodies.collect())?;
-    tell("race", &memmap);
-    println!(
+    tell(out, "race", &memmap)?;
+    writeln!(
+        out,
         "      {} steps, {} switches, the same in every run with seed {seed}",
         run.steps, run.switches
-    );
-    println!("      {} stale hits", machine.stale_hits());
+    )?;
+    writeln!(out, "      {} stale hits", machine.stale_hits())?;
     let sent = machine.counters();
-    println!(
+    writeln!(
+        out,
         "      {} shootdowns asked {} CPUs: {} flushed, {} skipped, {} deferred",
         sent.shootdowns, sent.sent, sent.received, sent.skipped, sent.deferred
-    );
+    )?;
     Ok(())
 }

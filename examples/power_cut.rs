@@ -2,6 +2,11 @@
 //!
 //! `cargo run --release --example power_cut`
 
+mod stdout;
+
+use std::io::Write;
+use std::process::ExitCode;
+
 use clap::Parser;
 use pageless_block::{
     Bio, BioFlags, FrameAccess, PowerCut, QueueId, Ram, RamFrames, RequestQueue, Sector,
@@ -27,8 +32,13 @@ const WRITES: [(u64, &str, BioFlags, bool); 4] = [
     (24, "and no more", BioFlags::empty(), false),
 ];
 
-fn main() -> Result<(), Box<dyn core::error::Error>> {
-    let accident = match Arguments::parse().seed {
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    stdout::speaking(|out| run(&arguments, out))
+}
+
+fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Box<dyn core::error::Error>> {
+    let accident = match arguments.seed {
         Some(seed) => PowerCut::Some { seed },
         None => PowerCut::AllLost,
     };
@@ -55,12 +65,18 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
             done.result()?;
         }
         let at_risk = device.dirty();
-        println!("write at sector {sector:>2} {how:<11}: {at_risk} to lose");
+        writeln!(
+            out,
+            "write at sector {sector:>2} {how:<11}: {at_risk} to lose"
+        )?;
     }
 
     let report = device.power_cut(accident);
     let (lost, reached) = (report.lost, report.reached);
-    println!("power cut: {lost} blocks lost, {reached} had reached the disk");
+    writeln!(
+        out,
+        "power cut: {lost} blocks lost, {reached} had reached the disk"
+    )?;
 
     for (sector, how, ..) in WRITES {
         context.submit(Bio::read(Sector::new(sector), buffer))?;
@@ -68,7 +84,7 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
         let mut found = [0; 3];
         ram.read_bytes(buffer, &mut found)?;
         let fate = if found == *b"new" { "there" } else { "lost" };
-        println!("write at sector {sector:>2} {how:<11}: {fate}");
+        writeln!(out, "write at sector {sector:>2} {how:<11}: {fate}")?;
     }
     Ok(())
 }

@@ -2,10 +2,15 @@
 //!
 //! `cargo run --release --example shootdown_latency -- --targets 63`
 
+mod stdout;
+
+use std::io::Write;
+use std::process::ExitCode;
+
 use clap::{Parser, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use pageless::fault::shootdown::PolicyKind;
-use pageless::fault::sim::{Costs, Scene, SceneError};
+use pageless::fault::sim::{Costs, Scene};
 
 /// A table of the modelled latency of one shootdown of one page that every CPU has cached.
 #[derive(Debug, Parser)]
@@ -66,8 +71,12 @@ const POLICIES: [PolicyKind; 7] = [
     PolicyKind::Broadcast,
 ];
 
-fn main() -> Result<(), SceneError> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    stdout::speaking(|out| run(&arguments, out))
+}
+
+fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Box<dyn core::error::Error>> {
     let most = arguments.targets;
     let doubling = (1..=10).map(|power| (1 << power) - 1);
     let mut targets: Vec<u16> = doubling.take_while(|targets| *targets < most).collect();
@@ -95,21 +104,24 @@ fn main() -> Result<(), SceneError> {
         column.set_cell_alignment(CellAlignment::Right);
     }
 
-    println!(
+    writeln!(
+        out,
         "MODELLED nanoseconds that a shootdown of {} takes longer than flushing oneself.",
         match arguments.pages {
             1 => "one page".to_owned(),
             pages => format!("{pages} pages"),
         }
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "Costs: {}. Every CPU runs and has the page.\n",
         arguments.costs.origin()
-    );
-    println!("{table}\n");
-    println!(
+    )?;
+    writeln!(out, "{table}\n")?;
+    writeln!(
+        out,
         "early-ack: until all have entered their handlers; nothing may be used again by then."
-    );
-    println!("broadcast: its two costs are guesses.");
+    )?;
+    writeln!(out, "broadcast: its two costs are guesses.")?;
     Ok(())
 }

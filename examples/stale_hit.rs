@@ -4,8 +4,11 @@
 
 extern crate alloc;
 
+mod stdout;
+
 use alloc::rc::Rc;
 use core::cell::Cell;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -136,15 +139,19 @@ fn program<'a>(cpus: u16, policy: PolicyKind, reused: &'a Cell<u64>) -> Program<
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    stdout::speaking(|out| Ok(run(&arguments, out)?))
+}
+
+fn run(arguments: &Arguments, out: &mut dyn Write) -> io::Result<ExitCode> {
     let (policy, cpus) = (arguments.policy, arguments.cpus);
     if arguments.list {
         for policy in PolicyKind::ALL {
             match policy.is_safe() {
-                true => println!("{}", policy.name()),
-                false => println!("{:<15} broken on purpose", policy.name()),
+                true => writeln!(out, "{}", policy.name())?,
+                false => writeln!(out, "{:<15} broken on purpose", policy.name())?,
             }
         }
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
 
     let reused = Cell::new(0);
@@ -153,13 +160,14 @@ fn main() -> ExitCode {
         let schedule = Schedule::replay(deviations).record_trace(true);
         return match schedule.run(make()) {
             Ok(run) => {
-                println!(
+                writeln!(
+                    out,
                     "no stale hit: {} steps, {} switches",
                     run.steps, run.switches
-                );
-                ExitCode::SUCCESS
+                )?;
+                Ok(ExitCode::SUCCESS)
             }
-            Err(failure) => tell(&failure, cpus, policy),
+            Err(failure) => tell(out, &failure, cpus, policy),
         };
     }
 
@@ -171,38 +179,47 @@ fn main() -> ExitCode {
             Ok(run) => steps += run.steps,
             Err(failure) => {
                 let shrunk = shrink(failure, make);
-                println!(
+                writeln!(
+                    out,
                     "{}: schedule {schedule} (seed {seed}) fails; shrunk in {} runs to what matters:\n",
                     policy.name(),
                     shrunk.runs
-                );
-                return tell(&shrunk.failure, cpus, policy);
+                )?;
+                return tell(out, &shrunk.failure, cpus, policy);
             }
         }
     }
-    println!(
+    writeln!(
+        out,
         "{}: no stale hit in {} schedules of {cpus} CPUs ({steps} steps).",
         policy.name(),
         arguments.schedules
-    );
-    println!("The frame was used again in {} of them.", reused.get());
-    ExitCode::SUCCESS
+    )?;
+    writeln!(out, "The frame was used again in {} of them.", reused.get())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The failure, for a person.
-fn tell(failure: &Failure, cpus: u16, policy: PolicyKind) -> ExitCode {
+fn tell(
+    out: &mut dyn Write,
+    failure: &Failure,
+    cpus: u16,
+    policy: PolicyKind,
+) -> io::Result<ExitCode> {
     match &failure.kind {
-        FailureKind::Panic { message, .. } => println!("{message}\n"),
-        other => println!("{other}\n"),
+        FailureKind::Panic { message, .. } => writeln!(out, "{message}\n")?,
+        other => writeln!(out, "{other}\n")?,
     }
-    println!("{}", failure.trace);
-    println!(
+    writeln!(out, "{}", failure.trace)?;
+    writeln!(
+        out,
         "Times are modelled, each CPU's own; the lines are in the order in which things happened."
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "again: cargo run --release --example stale_hit -- --policy {} --cpus {cpus} --replay '{}'",
         policy.name(),
         failure.deviations
-    );
-    ExitCode::FAILURE
+    )?;
+    Ok(ExitCode::FAILURE)
 }

@@ -12,16 +12,19 @@
 //! is the engine that keeps it free of them. Several devices share one lookup through [`memmap::Regions`].
 //!
 //! [`block`] never reaches [`memmap`]: I/O needs no descriptors. What needs both, a driver that
-//! insists on pinning descriptors while requests are in flight ([`run`]), or a disk that keeps its blocks in objects of [`vmap`] ([`zram`]), is here.
+//! insists on pinning descriptors while requests are in flight ([`run`]), a disk that keeps its blocks in objects of [`vmap`] ([`zram`]), or bios into
+//! memory of [`vmap`] ([`DirectMap`]), is here.
 
 #![deny(unsafe_code)]
 
 extern crate alloc;
 
+mod direct_map;
 pub mod job;
 pub mod run;
 pub mod zram;
 
+pub use direct_map::DirectMap;
 pub use pageless_block as block;
 pub use pageless_fault as fault;
 pub use pageless_memmap as memmap;

@@ -38,7 +38,17 @@ fn a_compressed_disk_says_what_is_wrong() {
     // No room for all of this program.
     let large = std::env::current_exe().expect("this test's own path");
     let large = large.to_str().expect("a path that can be written");
-    let (code, told, complaint) = said(&example("zram", &["--limit", "1", large]));
+    let (code, told, complaint) = said(&example("zram", &["--limit", "1MiB", large]));
     assert_eq!(code, Some(1), "{told}{complaint}");
     assert!(complaint.contains("no space left"), "{complaint}");
+}
+
+#[test]
+fn the_example_of_blocks_explains_itself_and_takes_nothing_else() {
+    let (code, told, _) = said(&example("virtual_compound", &["--help"]));
+    assert_eq!(code, Some(0));
+    assert!(told.contains("Usage:"), "{told}");
+    let (code, _, complaint) = said(&example("virtual_compound", &["--order"]));
+    assert_eq!(code, Some(2));
+    assert!(complaint.contains("--order"), "{complaint}");
 }

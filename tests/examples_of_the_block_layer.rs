@@ -103,7 +103,7 @@ fn what_cannot_be_done_is_an_error_that_says_what() {
         let path = path.to_str().expect("a plain name");
         let (code, _, complaint) = said(&example("blktrace", &[path]));
         assert_eq!(code, Some(1), "{complaint}");
-        assert!(complaint.starts_with("error: "), "{complaint}");
+        assert!(complaint.starts_with("blktrace: "), "{complaint}");
         assert!(complaint.contains(path), "{complaint}");
     }
     std::os::unix::fs::symlink("/dev/full", directory.path().join("null0.blktrace.0"))

@@ -75,7 +75,7 @@ fn what_does_not_fit_is_said_to_where_it_stopped() {
         .collect();
     let path = dir.path().join("noise");
     fs::write(&path, noise).unwrap();
-    let arguments = ["--limit", "1", path.to_str().unwrap()];
+    let arguments = ["--limit", "1MiB", path.to_str().unwrap()];
     let (code, told, complaint) = said(&example("zram", &arguments));
     assert_eq!((code, told.as_str()), (Some(1), ""));
     assert!(complaint.contains("byte 1048576 of 3145728"), "{complaint}");
@@ -90,14 +90,60 @@ fn nonsense_is_wrong_usage_or_a_plain_error() {
         (&["--limit", "0", "/"], 2, "--limit"),
         (&["--limit", "-1", "/"], 2, "-1"),
         (&["/nowhere/at/all"], 1, "/nowhere/at/all"),
-        (&["/dev/null"], 1, "nothing"),
+        (&["--limit", "much", "/"], 2, "--limit"),
+        (&["--limit", "4furlongs", "/"], 2, "MiB"),
+        (&["--limit", "18446744073709551616", "/"], 2, "--limit"),
+        (&["/dev/null"], 1, "/dev/null: neither a file"),
     ] {
         let (code, _, complaint) = said(&example("zram", arguments));
         assert_eq!(code, Some(status), "{arguments:?}: {complaint}");
         assert!(complaint.contains(names), "{arguments:?}: {complaint}");
         assert!(!complaint.contains("panicked"), "{complaint}");
+        assert!(
+            status == 2 || complaint.starts_with("zram: "),
+            "{complaint}"
+        );
     }
     let (code, told, _) = said(&example("zram", &["--help"]));
     assert_eq!(code, Some(0));
     assert!(told.contains("Exit status"), "{told}");
+}
+
+#[test]
+fn a_link_that_is_named_is_followed_and_what_is_empty_is_said() {
+    let dir = tree();
+    let link = dir.path().join("link");
+    let (code, told, complaint) = said(&example("zram", &[link.to_str().unwrap()]));
+    assert_eq!(code, Some(0), "{complaint}");
+    assert!(told.starts_with("1 files, 13 pages"), "{told}");
+
+    let empty = dir.path().join("empty");
+    let (code, _, complaint) = said(&example("zram", &[empty.to_str().unwrap()]));
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains("nothing in 1 file"), "{complaint}");
+}
+
+#[test]
+fn the_json_has_the_numbers_of_the_lines() {
+    let dir = tree();
+    let path = dir.path().to_str().unwrap();
+    let (code, told, complaint) = said(&example("zram", &["--json", "--compact", path]));
+    assert_eq!(code, Some(0), "{complaint}");
+    let report: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (&report["files"], &report["pages"]),
+        (&5.into(), &16.into())
+    );
+    let (_, lines, _) = said(&example("zram", &["--compact", path]));
+    let lines = lines
+        .lines()
+        .filter_map(|line| line.strip_prefix("mm_stat "));
+    let stats = report["mm_stat"].as_array().unwrap();
+    assert_eq!(lines.clone().count(), stats.len());
+    for (line, json) in lines.zip(stats) {
+        let stat: MmStat = line.parse().unwrap();
+        assert_eq!(json["orig_data_size"], stat.orig_data_size.get());
+        assert_eq!(json["mem_used_total"], stat.mem_used_total.get());
+        assert_eq!(json["huge_pages"], stat.huge_pages);
+    }
 }

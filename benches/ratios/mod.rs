@@ -155,6 +155,8 @@ struct Judged {
 /// The table of one bench program, filled as its rows are measured.
 pub(crate) struct Report {
     bench: &'static str,
+    /// The machine as it was at the beginning.
+    begun: String,
     quick: bool,
     judged: Vec<Judged>,
     table: Table,
@@ -181,12 +183,9 @@ impl Report {
                 "target",
                 "holds",
             ]);
-        println!(
-            "\nratios of `{bench}`, measured side by side on {}",
-            machine()
-        );
         Some(Self {
             bench,
+            begun: machine(),
             quick: has("--quick"),
             judged: Vec::new(),
             table,
@@ -274,9 +273,17 @@ impl Report {
     ///
     /// What creating the folder or writing the file came to.
     pub(crate) fn finish(self) -> io::Result<()> {
+        if self.table.is_empty() {
+            // Nothing was measured; what an earlier run has written stays.
+            return Ok(());
+        }
         let folder = folder()?;
         let file = folder.join(format!("{}.json", self.bench));
         fs::write(&file, serde_json::to_string_pretty(&self.judged)? + "\n")?;
+        println!(
+            "\nratios of `{}`, measured side by side on {}",
+            self.bench, self.begun
+        );
         println!("\n{}", self.table);
         let met = self.judged.iter().filter(|row| row.holds).count();
         println!(

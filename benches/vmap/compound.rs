@@ -21,7 +21,8 @@ const WORDS: usize = 1024 * 512;
 /// Loads of a random sample.
 const LOADS: usize = 1 << 16;
 
-fn pages() -> Pages<HostRam, HostVspace, HostWindow> {
+/// Memory of 64 MiB, and address space for it twice over.
+pub(crate) fn pages() -> Pages<HostRam, HostVspace, HostWindow> {
     let ram = host::ram(16384);
     let space = host::space(&ram, 1 << 15);
     let machine = HostMachine::new().unwrap();
@@ -37,7 +38,7 @@ fn pages() -> Pages<HostRam, HostVspace, HostWindow> {
 }
 
 /// Takes single frames, and gives every other one of them back, in any order: what is single now has no neighbour.
-fn scatter(pages: &Pages<HostRam, HostVspace, HostWindow>, seed: u64) -> Vec<PageBlock> {
+pub(crate) fn scatter(pages: &Pages<HostRam, HostVspace, HostWindow>, seed: u64) -> Vec<PageBlock> {
     let ctx = host::ctx();
     let single = |_| {
         pages

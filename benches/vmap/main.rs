@@ -2,7 +2,7 @@
 //! what it costs to use, and where an object of a compressed pool is better mapped than copied.
 //!
 //! ```text
-//! cargo bench --bench vmap                          everything, some minutes
+//! cargo bench --bench vmap                          everything, some minutes; which section it is at is on standard error
 //! cargo bench --bench vmap -- --quick               the same with fewer samples, under two
 //! cargo bench --bench vmap -- scattered objects     only these sections
 //! cargo bench --bench vmap -- objects --plot FILE   where the plot goes, instead of target/ratios/vmap-objects.svg
@@ -20,6 +20,7 @@ mod cpus;
 #[path = "../ratios/mod.rs"]
 mod ratios;
 
+mod bios;
 mod books;
 mod compound;
 mod host;
@@ -34,7 +35,7 @@ mod threads;
 mod turns;
 mod ways;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use core::error::Error;
 use pageless_fault::Cpus;
 use ratios::Report;
@@ -51,6 +52,8 @@ enum Section {
     Small,
     /// Access through a virtual compound page. Measured.
     Compound,
+    /// Bios into memory in pieces. Measured.
+    Bios,
     /// Objects that cross from one frame into another: mapped, copied, in two segments. Measured, and modelled.
     Objects,
     /// One thread against two. Measured.
@@ -67,7 +70,7 @@ struct Args {
     /// Fewer samples.
     #[arg(long)]
     quick: bool,
-    /// Where the plot of the section `objects` goes.
+    /// Where the plot of the section `objects` goes; folders are made.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// What Cargo says when it is a benchmark.
@@ -90,9 +93,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Some(mut report) = Report::of("vmap") else {
         return Ok(());
     };
+    let named = |section: &Section| args.sections.is_empty() || args.sections.contains(section);
+    if args.plot.is_some() && !named(&Section::Objects) {
+        let error = "--plot is for the section `objects`, which was not asked for";
+        Args::command()
+            .error(ErrorKind::ArgumentConflict, error)
+            .exit();
+    }
     // How many CPUs there are is asked once, and not by a thread that is tied to one.
     host::ram(1).cpus();
-    let wanted = |section| args.sections.is_empty() || args.sections.contains(&section);
+    let wanted = |section: Section| {
+        let wanted = named(&section);
+        if wanted {
+            // Some take minutes, and the tables come at the end.
+            eprintln!("vmap: {}", format!("{section:?}").to_lowercase());
+        }
+        wanted
+    };
     if wanted(Section::Scattered) {
         apart(|| scattered::measure(&mut report));
     }
@@ -104,6 +121,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if wanted(Section::Compound) {
         apart(|| compound::measure(&mut report));
+    }
+    if wanted(Section::Bios) {
+        apart(|| bios::measure(&mut report));
     }
     if wanted(Section::Threads) {
         apart(|| threads::measure(&mut report));

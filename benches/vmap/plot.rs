@@ -71,8 +71,8 @@ fn panel(
         .configure_mesh()
         .light_line_style(WHITE)
         .bold_line_style(RGBColor(220, 220, 220))
-        .x_desc("bytes of an object that crosses from one frame into the next")
-        .y_desc(unit)
+        .x_desc("bytes of an object that crosses from one frame into the next (log scale)")
+        .y_desc(format!("{unit} (log scale)"))
         .x_label_formatter(&|bytes| format!("{bytes:.0}"))
         .y_label_formatter(&|ns| match *ns {
             ns if ns < 1e3 => format!("{ns:.0}"),

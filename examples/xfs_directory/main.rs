@@ -7,8 +7,11 @@ extern crate alloc;
 
 mod disk;
 mod mapped;
+#[path = "../stdout/mod.rs"]
+mod stdout;
 mod xfs;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,9 +33,12 @@ use xfs::volume::{Source, Volume};
 ///   truncate -s 512m IMAGE
 ///   mkfs.xfs -n size=65536 -p PROTOTYPE IMAGE
 ///
+/// (mkfs.xfs(8) has the format of PROTOTYPE.) One that is scattered, with changes that are only in its log, is in
+/// tests/xfs_directory/interrupted.tar.xz; its directory is /scattered.
+///
 /// The image has to be writable: it is opened as a device of persistent memory.
 #[derive(Debug, Parser)]
-#[command(verbatim_doc_comment, arg_required_else_help = true)]
+#[command(verbatim_doc_comment, arg_required_else_help = true, after_help = STATUS)]
 struct Arguments {
     /// The image
     image: PathBuf,
@@ -51,51 +57,80 @@ struct Arguments {
     quiet: bool,
 }
 
+const STATUS: &str = "\
+Exit status: 0 done, and all of NAMES are there; 1 not read, not sound, or one of NAMES is missing; 2 wrong usage.";
+
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xfs_directory: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    stdout::speaking(|out| run(&arguments, out))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn core::error::Error>> {
+fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Box<dyn core::error::Error>> {
     let image = Image::open(&arguments.image)?;
+    // Errors of the image say where in it; which one it is, is known here.
+    look(arguments, &image, out).map_err(|error| match error.is::<io::Error>() {
+        true => error,
+        false => format!("{}: {error}", arguments.image.display()).into(),
+    })
+}
+
+/// The directory that was asked for.
+fn open<'v, S: Source, O: Objects>(
+    volume: &'v mut Volume<S>,
+    objects: &'v O,
+    path: &str,
+) -> Result<Directory<'v, S, O>, String> {
+    Directory::open(volume, objects, path).map_err(|error| format!("{path}: {error}"))
+}
+
+fn look(
+    arguments: &Arguments,
+    image: &Image,
+    out: &mut dyn Write,
+) -> Result<(), Box<dyn core::error::Error>> {
     let disk = image.disk()?;
     let mut volume = Volume::open(&disk)?;
-    put_back(arguments, &image, &disk, &mut volume)?;
+    put_back(arguments, image, &disk, &mut volume, out)?;
 
     let mapper = Mapper::new(image.frames(), Protection::Read)?;
     let objects = &mapper;
-    let mut directory = Directory::open(&mut volume, &objects, &arguments.path)?;
+    let mut directory = open(&mut volume, &objects, &arguments.path)?;
     let shown = |name: &[u8]| name.escape_ascii().to_string();
     if arguments.names.is_empty() {
         let entries = directory.entries_by_hash()?;
         for entry in entries.iter().filter(|_| !arguments.quiet) {
-            println!("{:>12} {}", entry.inode, shown(&entry.name));
+            writeln!(out, "{:>12} {}", entry.inode, shown(&entry.name))?;
         }
-        println!("{} entries, in the order of their hashes", entries.len());
+        writeln!(
+            out,
+            "{} entries, in the order of their hashes",
+            entries.len()
+        )?;
     }
+    let mut missing = Vec::new();
     for name in &arguments.names {
         match directory.lookup(name.as_bytes())? {
-            Some(inode) => println!("{inode:>12} {}", shown(name.as_bytes())),
-            None => println!("{:>12} {}", "-", shown(name.as_bytes())),
+            Some(inode) => writeln!(out, "{inode:>12} {}", shown(name.as_bytes()))?,
+            None => {
+                writeln!(out, "{:>12} {}", "-", shown(name.as_bytes()))?;
+                missing.push(shown(name.as_bytes()));
+            }
         }
     }
 
     if arguments.check {
-        check(&mut directory)?;
+        check(&mut directory, out)?;
     }
     let inode = directory.inode();
     match &inode.fork {
-        Fork::Local(bytes) => println!(
+        Fork::Local(bytes) => writeln!(
+            out,
             "inode {}: all of it in the inode, {} bytes",
             inode.number,
             bytes.len()
-        ),
-        Fork::Extents { list, levels } => println!(
+        )?,
+        Fork::Extents { list, levels } => writeln!(
+            out,
             "inode {}: {} extents, {}",
             inode.number,
             list.len(),
@@ -103,23 +138,29 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn core::error::Error>> {
                 0 => "listed in the inode".to_owned(),
                 levels => format!("in a tree with {levels} level(s) below the inode"),
             }
-        ),
+        )?,
     }
     let stood = directory.stood();
-    println!(
+    writeln!(
+        out,
         "{} directory blocks mapped as one object each: {} pieces of the device, {} in the most scattered one; {} frames, \
          no descriptors",
         stood.objects,
         stood.pieces,
         stood.most,
         mapper.mapped()
-    );
+    )?;
+    if !missing.is_empty() {
+        let path = &arguments.path;
+        return Err(format!("{path}: no entry {}", missing.join(", ")).into());
+    }
     Ok(())
 }
 
 /// Whether the three parts of a directory agree.
 fn check<S: Source, O: Objects>(
     directory: &mut Directory<'_, S, O>,
+    out: &mut dyn Write,
 ) -> Result<(), Box<dyn core::error::Error>> {
     let (mut by_hash, mut by_place) = (directory.entries_by_hash()?, directory.entries()?);
     by_hash.sort();
@@ -128,10 +169,11 @@ fn check<S: Source, O: Objects>(
         return Err("the btree leads to other entries than there are".into());
     }
     let rooms = directory.check_rooms()?;
-    println!(
+    writeln!(
+        out,
         "the btree leads to each of {} entries, and the index of room is right about {rooms} blocks",
         by_place.len()
-    );
+    )?;
     Ok(())
 }
 
@@ -141,6 +183,7 @@ fn put_back<'d, 'i>(
     image: &Image,
     disk: &'d Disk<'i>,
     volume: &mut Volume<&'d Disk<'i>>,
+    out: &mut dyn Write,
 ) -> Result<(), Box<dyn core::error::Error>> {
     let log = Log::open(volume)?;
     if log.state() == State::Clean {
@@ -148,15 +191,16 @@ fn put_back<'d, 'i>(
     }
     let records = log.records(volume)?;
     if !arguments.recover {
-        println!(
-            "the log has {} records that may not be on the device: what follows may be old, --recover puts them back",
+        writeln!(
+            out,
+            "the log has {} records that may be newer than the device: --recover puts back what is, and leaves the log as it is",
             records.len()
-        );
+        )?;
         return Ok(());
     }
     let mapper = Mapper::new(image.frames(), Protection::ReadWrite)?;
     let objects = &mapper;
-    let directory = Directory::open(volume, &objects, &arguments.path)?;
+    let directory = open(volume, &objects, &arguments.path)?;
     let count = records.len();
     let Recovered {
         others,
@@ -168,11 +212,13 @@ fn put_back<'d, 'i>(
         most,
     } = recover(records, &directory, &objects)?;
     disk.flush().map_err(String::from)?;
-    println!(
+    writeln!(
+        out,
         "{count} records of the log: {items} changes put back, {bytes} bytes in {blocks} directory blocks, of up to {most} pieces each"
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "{seen} the device had seen, {cancelled} were cancelled; {others} are about other things, and are left alone"
-    );
+    )?;
     Ok(())
 }

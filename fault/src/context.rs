@@ -61,6 +61,28 @@ impl MaySleep {
             _not_send: PhantomData,
         }
     }
+
+    /// The same where it may not be so: in a drop, which nobody hands anything. `None`, with `std`, if the calling thread holds a
+    /// [`SpinLock`] or is unwinding.
+    ///
+    /// ```
+    /// use pageless_fault::{MaySleep, SpinLock};
+    /// let mut ctx = MaySleep::try_claim().ok_or("not here")?;
+    /// let lock = SpinLock::new(1);
+    /// let _held = lock.lock(&mut ctx);
+    /// assert!(MaySleep::try_claim().is_none());
+    /// # Ok::<(), &str>(())
+    /// ```
+    #[must_use]
+    pub fn try_claim() -> Option<Self> {
+        #[cfg(feature = "std")]
+        if depth::get() > 0 || std::thread::panicking() {
+            return None;
+        }
+        Some(MaySleep {
+            _not_send: PhantomData,
+        })
+    }
 }
 
 /// Proof that the current code must not block, for as long as it lives.

@@ -1,5 +1,7 @@
 //! Memory by frame number: what the direct map of a kernel is for.
 
+use core::cell::UnsafeCell;
+
 use pageless_pfn::{PfnRange, PhysAddr};
 
 use crate::cpus::Cpus;
@@ -43,6 +45,15 @@ pub trait FrameMemory: Cpus + Send + Sync {
     /// Ends the life of `frames`: whoever owned them has given them back, and every translation to them has been proved gone. A
     /// modelled machine fills them with poison and takes any later access through an older translation for the bug that it is.
     fn retire(&self, frames: PfnRange);
+
+    /// The `len` bytes from `at` on, where this process has them at an address: for whoever can copy while others write. `None` where memory
+    /// is only ever [read](Self::read) and [written](Self::write), as it is unless a machine says otherwise, and where some of the bytes
+    /// lie outside [`frames`](Self::frames).
+    ///
+    /// A machine that answers permits that anybody copies from and to those bytes at any time, as by `read` and `write`.
+    fn cells(&self, _at: PhysAddr, _len: usize) -> Option<&[UnsafeCell<u8>]> {
+        None
+    }
 
     /// Shows `len` bytes from `at` on to `look`: the memory itself where the machine can, a copy where it cannot.
     ///

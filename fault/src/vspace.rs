@@ -287,6 +287,18 @@ impl<T> Unflushed<T> {
         self.range
     }
 
+    /// From now on it ends at `end`, if that is behind its end and the start of a page. What lies between shows nothing, and is its
+    /// owner's: so that what is neighbours but for that becomes one range.
+    pub fn reach(&mut self, end: WindowOffset) {
+        let start = self.range.start();
+        let longer = end.get().checked_sub(start.get());
+        if let Some(longer) = longer.and_then(|len| WindowRange::try_new(start, len))
+            && longer.len() > self.range.len()
+        {
+            self.range = longer;
+        }
+    }
+
     fn into_owned(self) -> T {
         ManuallyDrop::into_inner(self.owned)
     }

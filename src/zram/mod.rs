@@ -10,6 +10,8 @@
 //! the device. It stands here because it needs both sides: `block` must not know what `vmap` is, nor the other way round. No frame of
 //! a bio is ever asked for a descriptor.
 //!
+//! [`Zram`] has an example; `examples/zram.rs` puts a queue before the device, and pair windows under it.
+//!
 //! # The one copy
 //!
 //! A page that is read is decompressed straight out of the object's mapping, and copied once, to the frames of the bio. It is not decompressed into

@@ -1,10 +1,10 @@
 //! Examples, run as `cargo test` has built them.
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
-/// Runs an example.
-pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
+/// Where an example is.
+fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test's own path");
     let profile = test.parent().and_then(Path::parent);
     let example = profile
@@ -16,7 +16,19 @@ pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
         example.exists(),
         "{name} is not built: `cargo build --examples` does"
     );
-    let output = Command::new(example).args(arguments).output();
+    example
+}
+
+/// Runs an example.
+pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
+    example_into(Stdio::piped(), name, arguments)
+}
+
+/// Runs an example with this for its standard output.
+pub(crate) fn example_into(out: Stdio, name: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(path(name));
+    let command = command.args(arguments).stdin(Stdio::null()).stdout(out);
+    let output = command.stderr(Stdio::piped()).output();
     output.expect("it starts")
 }
 

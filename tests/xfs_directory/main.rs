@@ -25,7 +25,12 @@ mod xfs;
 
 /// The example, from the outside.
 mod program {
-    use crate::example::{example, said};
+    use std::fs::File;
+    use std::process::Stdio;
+
+    use crate::example::{example, example_into, said};
+    use crate::interrupted::interrupted;
+    use crate::volumes::{LARGE, names, volume};
 
     #[test]
     fn it_explains_itself_without_arguments() {
@@ -42,7 +47,79 @@ mod program {
         let image = image.to_str().unwrap();
         let (code, _, complaint) = said(&example("xfs_directory", &[image, "/"]));
         assert_eq!(code, Some(1));
+        assert!(complaint.contains(image), "{complaint}");
         let expected = "superblock at byte 0x0: magic number 0x0, not 0x58465342";
         assert!(complaint.contains(expected), "{complaint}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_its_image_and_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let Some(image) = volume(directory.path(), LARGE, &names(3)) else {
+            return;
+        };
+        let image = image.to_str().unwrap();
+        let name = &names(1)[0];
+        let (code, told, complaint) = said(&example("xfs_directory", &[image, "/big", name]));
+        assert_eq!(code, Some(0), "{complaint}");
+        assert!(told.contains(name), "{told}");
+
+        let (code, told, complaint) = said(&example("xfs_directory", &[image, "/big", "x", name]));
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains(name), "{told}");
+        assert_eq!(
+            complaint,
+            format!("xfs_directory: {image}: /big: no entry x\n")
+        );
+
+        let file = format!("/big/{name}");
+        for (path, reason) in [
+            ("/no", "has no entry \"no\""),
+            (&file, "is not a directory"),
+        ] {
+            let (code, _, complaint) = said(&example("xfs_directory", &[image, path]));
+            assert_eq!(code, Some(1));
+            assert!(
+                complaint.contains(&format!("{image}: {path}: ")),
+                "{complaint}"
+            );
+            assert!(complaint.contains(reason), "{complaint}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_a_reader_that_goes_away_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let Some(image) = volume(directory.path(), LARGE, &names(3)) else {
+            return;
+        };
+        let image = image.to_str().unwrap();
+        let into = |out: Stdio| said(&example_into(out, "xfs_directory", &[image, "/big"]));
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (code, _, complaint) = into(full.into());
+        assert_eq!(code, Some(1));
+        assert!(
+            complaint.starts_with("xfs_directory: standard output: No space"),
+            "{complaint}"
+        );
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, _, complaint) = into(writer.into());
+        assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    }
+
+    #[test]
+    fn the_readme_shows_what_comes_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let Some(image) = interrupted(directory.path()) else {
+            return;
+        };
+        let image = image.to_str().unwrap();
+        let arguments = [image, "/scattered", "--quiet", "--check", "--recover"];
+        let (code, told, complaint) = said(&example("xfs_directory", &arguments));
+        assert_eq!(code, Some(0), "{complaint}");
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(told.trim_end()), "{told}");
     }
 }

@@ -6,6 +6,7 @@ extern crate alloc;
 mod behaviour;
 mod crowd;
 mod eviction;
+mod no_lock;
 mod oracle;
 #[path = "../zram/pages.rs"]
 mod pages;

@@ -54,7 +54,7 @@ use core::mem::ManuallyDrop;
 use pageless_fault::sync::Mutex;
 use pageless_fault::sync::atomic::{AtomicU64, Ordering};
 use pageless_fault::{FrameMemory, MaySleep, VirtAddr, Vspace, Window};
-use pageless_pfn::{ByteLen, FrameCount, FrameOffset, PAGE_SIZE, Pfn, PfnFlags, PfnT, PhysSegment};
+use pageless_pfn::{ByteLen, FrameCount, PAGE_SIZE, Pfn, PhysSegment};
 
 use crate::compound::{AllocPagesError, NoSuchAddress, Page, Pages};
 use crate::frames::{Gfp, Order, Reclaimer, ReclaimerGuard};
@@ -112,7 +112,8 @@ where
     W: Window + 'static,
 {
     /// A pool of buffers of `order`, of which each CPU keeps `most` at most.
-    pub fn new(pages: Arc<Pages<M, S, W>>, order: Order, most: usize) -> Self {
+    pub fn new(pages: Arc<Pages<M, S, W>>, order: Order, most: u16) -> Self {
+        let most = usize::from(most);
         let cpus = pages.areas().space().cpus().max(1);
         let shared = Arc::new(Shared {
             order,
@@ -299,20 +300,7 @@ where
 
     /// The same bytes as stretches of frames, in order: what a block device takes.
     pub fn segments(&self) -> impl Iterator<Item = PhysSegment> + '_ {
-        let block = self.block();
-        let mut frames = (0..self.pool.order.frames().get())
-            .map_while(move |n| block.nth(n))
-            .peekable();
-        core::iter::from_fn(move || {
-            let first = frames.next()?;
-            let mut count = FrameCount::new(1);
-            while frames.next_if_eq(&first.checked_add(count)?).is_some() {
-                count = FrameCount::new(count.get() + 1);
-            }
-            let frame = PfnT::new(first, PfnFlags::empty());
-            let len = ByteLen::new(count.get() * PAGE_SIZE);
-            PhysSegment::try_new(frame, FrameOffset::ZERO, len).ok()
-        })
+        self.pool.pages.compound_segments(self.head)
     }
 
     /// Copies out of it, from byte `at` on.

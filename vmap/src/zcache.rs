@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   put_page(key, page) --> compressed outside any lock --> shard of the object: key -> Stored, age
-//!   get_page(key)       --> ephemeral: taken out, then decompressed      persistent: decompressed where it is, and stays
+//!   get_page(key)       --> ephemeral: taken out, then decompressed      persistent: decompressed where it is, and stays;
+//!                           either way outside any lock
 //!   flush_page, flush_object, flush_pool: gone
 //!   shrink(to)          --> the oldest ephemeral pages go first, wherever they are
 //! ```
@@ -16,6 +17,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -184,7 +186,8 @@ struct Shard {
 
 #[derive(Debug)]
 struct Entry {
-    stored: Stored,
+    /// The last one who has it takes it out of the store: the index, or whoever reads a page that has been flushed meanwhile.
+    stored: Arc<Stored>,
     kind: PoolKind,
     age: u64,
 }
@@ -296,18 +299,22 @@ impl<F: FrameSource, C: Compressor, W: Windows> Zcache<F, C, W> {
             put => put?,
         };
         let age = self.clock.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry { stored, kind, age };
+        let entry = Entry {
+            stored: Arc::new(stored),
+            kind,
+            age,
+        };
         let mut shard = self.shard(key.pool, key.object).lock();
         // A pool is marked as gone before its pages are taken out, shard by shard: either this sees the mark, or they see this page.
         if self.kind(key.pool).is_none() {
             drop(shard);
-            self.store.remove(entry.stored);
+            self.let_go(entry.stored);
             return Err(no_pool);
         }
         let before = shard.insert(key, entry);
         drop(shard);
         if let Some(before) = before {
-            self.store.remove(before.stored);
+            self.let_go(before.stored);
         }
         self.within_budget(key)
     }
@@ -336,16 +343,15 @@ impl<F: FrameSource, C: Compressor, W: Windows> Zcache<F, C, W> {
                 count(&self.counters.misses, 1);
                 return Ok(false);
             }
-            // It stays, so nobody may free it meanwhile.
+            // It stays, and is read without the lock: that may take a shootdown, for which nobody is to wait who must not.
             Some(entry) if entry.kind == PoolKind::Persistent => {
-                let loaded = self
-                    .store
-                    .load(ctx, &entry.stored, self.config.access, page);
-                let spoilt = loaded.is_err().then(|| shard.remove(&key)).flatten();
+                let stored = Arc::clone(&entry.stored);
                 drop(shard);
-                if let Some(entry) = spoilt {
-                    self.store.remove(entry.stored);
+                let loaded = self.store.load(ctx, &stored, self.config.access, page);
+                if loaded.is_err() {
+                    self.take_if(&key, |entry| Arc::ptr_eq(&entry.stored, &stored));
                 }
+                self.let_go(stored);
                 loaded
             }
             Some(_) => {
@@ -355,7 +361,7 @@ impl<F: FrameSource, C: Compressor, W: Windows> Zcache<F, C, W> {
                     let loaded = self
                         .store
                         .load(ctx, &entry.stored, self.config.access, page);
-                    self.store.remove(entry.stored);
+                    self.let_go(entry.stored);
                     loaded
                 })
             }
@@ -365,18 +371,34 @@ impl<F: FrameSource, C: Compressor, W: Windows> Zcache<F, C, W> {
     }
 
     fn take(&self, key: &Key) -> bool {
-        let entry = self.shard(key.pool, key.object).lock().remove(key);
+        self.take_if(key, |_| true)
+    }
+
+    fn take_if(&self, key: &Key, is_it: impl FnOnce(&Entry) -> bool) -> bool {
+        let mut shard = self.shard(key.pool, key.object).lock();
+        let entry = match shard.pages.get(key) {
+            Some(entry) if is_it(entry) => shard.remove(key),
+            _ => None,
+        };
+        drop(shard);
         let there = entry.is_some();
         if let Some(entry) = entry {
-            self.store.remove(entry.stored);
+            self.let_go(entry.stored);
         }
         there
+    }
+
+    /// Whoever has it last takes it out of the store.
+    fn let_go(&self, stored: Arc<Stored>) {
+        if let Some(stored) = Arc::into_inner(stored) {
+            self.store.remove(stored);
+        }
     }
 
     fn remove_all(&self, entries: Vec<Entry>) -> u64 {
         let pages = entries.len() as u64;
         for entry in entries {
-            self.store.remove(entry.stored);
+            self.let_go(entry.stored);
         }
         pages
     }
@@ -457,7 +479,7 @@ impl<F: FrameSource, C: Compressor, W: Windows> Zcache<F, C, W> {
                 .and_then(|key| shard.pages.remove(&key));
             drop(shard);
             if let Some(entry) = entry {
-                self.store.remove(entry.stored);
+                self.let_go(entry.stored);
                 evicted += 1;
             }
         }

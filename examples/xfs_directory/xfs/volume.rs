@@ -182,7 +182,7 @@ impl<S: Source> Volume<S> {
 fn superblock(source: &mut impl Source) -> Result<Geometry, XfsError> {
     let at = BytePos::new(0);
     let place = Place::Device {
-        what: "superblock",
+        what: "XFS superblock",
         at,
     };
     let capacity = source.capacity();
@@ -213,7 +213,7 @@ fn superblock(source: &mut impl Source) -> Result<Geometry, XfsError> {
             place,
             field: "version",
             value: (version & 0xf).into(),
-            why: "only version 5 has checksums",
+            why: "only version 5 has checksums (mkfs.xfs -m crc=1)",
         });
     }
     fields.checksum(SB_CRC)?;

@@ -2,16 +2,14 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::UnsafeCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use pageless_pfn::{FrameCount, PfnRange, PhysAddr};
 
 use super::sys::{FileMapping, MemoryFile};
-use super::thread;
-use crate::cpus::Cpus;
 use crate::frames::{FrameMemory, NoSuchFrame};
 use crate::machine::ReserveError;
-use crate::shootdown::CpuId;
 use crate::vspace::VirtAddr;
 
 /// Memory of this process that has frame numbers: a memfd, and a mapping of all of it, which stays.
@@ -72,24 +70,6 @@ impl HostRam {
     }
 }
 
-impl Cpus for HostRam {
-    fn cpus(&self) -> u16 {
-        thread::cpus()
-    }
-
-    fn current(&self) -> CpuId {
-        thread::current()
-    }
-
-    fn may_wait(&self) -> bool {
-        true
-    }
-
-    fn relax(&self, turn: u32) {
-        thread::relax(turn);
-    }
-}
-
 impl FrameMemory for HostRam {
     fn frames(&self) -> PfnRange {
         self.frames
@@ -119,6 +99,11 @@ impl FrameMemory for HostRam {
     }
 
     fn retire(&self, _frames: PfnRange) {}
+
+    fn cells(&self, at: PhysAddr, len: usize) -> Option<&[UnsafeCell<u8>]> {
+        let at = self.locate(at, len).ok()?;
+        Some(self.direct.cells(at, len))
+    }
 
     #[expect(unsafe_code, reason = "passes its own contract on")]
     unsafe fn view<R>(

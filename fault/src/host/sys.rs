@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -360,6 +361,14 @@ impl FileMapping {
                 options(nostack, preserves_flags),
             );
         }
+    }
+
+    /// The `len` bytes at `at`, that anybody may write to.
+    pub(super) fn cells(&self, at: usize, len: usize) -> &[UnsafeCell<u8>] {
+        let first = self.at(at, len).cast::<UnsafeCell<u8>>();
+        // SAFETY: the range lies in the mapping (`at` has checked it), which is readable and writable until `self` is gone. A cell has the
+        // layout of its byte, any byte is one, and a reference to a cell promises nothing about what is in it.
+        unsafe { core::slice::from_raw_parts(first, len) }
     }
 
     /// The `len` bytes at `at`.

@@ -4,10 +4,13 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
+use super::frames::HostRam;
+use super::vspace::HostVspace;
+use crate::cpus::Cpus;
 use crate::shootdown::CpuId;
 
 /// CPUs that this process may use, as the first caller found it.
-pub(super) fn cpus() -> u16 {
+fn cpus() -> u16 {
     static CPUS: OnceLock<u16> = OnceLock::new();
     *CPUS.get_or_init(|| {
         let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
@@ -16,7 +19,7 @@ pub(super) fn cpus() -> u16 {
 }
 
 /// A number below [`cpus`] that the calling thread keeps. Threads take them in turn.
-pub(super) fn current() -> CpuId {
+fn current() -> CpuId {
     std::thread_local! {
         static MINE: Cell<Option<u16>> = const { Cell::new(None) };
     }
@@ -39,3 +42,28 @@ pub(super) fn relax(turn: u32) {
         _ => std::thread::sleep(core::time::Duration::from_micros(50)),
     }
 }
+
+/// Whichever part of the host is asked, the threads are the same.
+macro_rules! threads_run {
+    ($($asked:ty),*) => {$(
+        impl Cpus for $asked {
+            fn cpus(&self) -> u16 {
+                cpus()
+            }
+
+            fn current(&self) -> CpuId {
+                current()
+            }
+
+            fn may_wait(&self) -> bool {
+                true
+            }
+
+            fn relax(&self, turn: u32) {
+                relax(turn);
+            }
+        }
+    )*};
+}
+
+threads_run!(HostRam, HostVspace);

@@ -25,13 +25,11 @@ use pageless_pfn::{FrameCount, Pfn, PfnRange};
 use super::exception;
 use super::frames::HostFrames;
 use super::regions::{self, Registration};
+use super::signal;
 use super::sys::{ForkCanary, Mapping};
-use super::{signal, thread};
 use crate::context::MaySleep;
-use crate::cpus::Cpus;
 use crate::debt::{Completion, Flushed};
 use crate::machine::{ReserveError, Translations, UnmapError};
-use crate::shootdown::CpuId;
 use crate::sync::Mutex;
 use crate::vspace::{MapError, Protection, Untranslated, VirtAddr, Vspace};
 use crate::window::{LEAF_TABLE_SPAN, WindowLen, WindowOffset, WindowRange};
@@ -226,24 +224,6 @@ impl HostVspace {
     }
 }
 
-impl Cpus for HostVspace {
-    fn cpus(&self) -> u16 {
-        thread::cpus()
-    }
-
-    fn current(&self) -> CpuId {
-        thread::current()
-    }
-
-    fn may_wait(&self) -> bool {
-        true
-    }
-
-    fn relax(&self, turn: u32) {
-        thread::relax(turn);
-    }
-}
-
 impl Translations for HostVspace {
     type Ticket = HostVspaceTicket;
 
@@ -386,6 +366,10 @@ impl Vspace for HostVspace {
         len: usize,
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Untranslated> {
+        if len == 0 {
+            // Of no bytes no page is looked at, and their address may be any.
+            return Ok(look(&[]));
+        }
         let end = at.get().saturating_add(len as u64);
         let missing = (at.get() / PAGE..end.div_ceil(PAGE))
             .find(|page| self.translate(WindowOffset::new(page * PAGE)).is_none());

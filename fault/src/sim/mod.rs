@@ -31,6 +31,8 @@
 mod cost;
 mod cpu;
 #[cfg(feature = "std")]
+mod cpus;
+#[cfg(feature = "std")]
 mod current;
 mod detector;
 mod entry;

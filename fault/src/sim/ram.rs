@@ -5,13 +5,11 @@ use alloc::vec::Vec;
 
 use pageless_pfn::{FrameCount, PfnRange, PhysAddr};
 
-use super::current;
 use super::hooks;
 use super::machine::SimMachine;
 use super::memory::OwnedFrame;
-use crate::cpus::Cpus;
 use crate::frames::{FrameMemory, NoSuchFrame};
-use crate::shootdown::{CpuId, Processor};
+use crate::shootdown::Processor;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a word of a frame.
@@ -23,7 +21,7 @@ const LINE: u64 = 64;
 /// a frame's life by [`retire`](FrameMemory::retire). The frames stay with it for as long as the machine lives.
 #[derive(Debug)]
 pub struct SimRam {
-    machine: SimMachine,
+    pub(super) machine: SimMachine,
     frames: PfnRange,
 }
 
@@ -58,11 +56,6 @@ impl SimMachine {
             machine: self.clone(),
             frames,
         })
-    }
-
-    /// Who runs, for lists that are kept for each CPU: code that sets a machine up, and runs on no CPU, counts as the first one.
-    pub(super) fn current_or_first(&self) -> CpuId {
-        self.on_current(|cpu| cpu.id()).unwrap_or(CpuId::new(0))
     }
 
     /// Puts `ns` modelled nanoseconds on the clock of whoever runs.
@@ -119,32 +112,24 @@ impl SimRam {
         }
     }
 
+    /// The bytes at `at`, all of which are there.
+    fn copy_out(&self, at: PhysAddr, into: &mut [u8]) {
+        let mut rest = into;
+        for (word, part) in words(at.get(), rest.len()) {
+            let (now, then) = rest.split_at_mut(part.len());
+            // Acquire pairs with the Release of whoever wrote the word.
+            let bytes = self.word(word).load(Ordering::Acquire).to_le_bytes();
+            now.copy_from_slice(&bytes[part]);
+            rest = then;
+        }
+    }
+
     /// What a copy costs, *modelled*.
     fn charge(&self, what: &'static str, at: PhysAddr, len: usize) {
         hooks::step(what, at.get());
         let lines = (len as u64).div_ceil(LINE);
         let cost = self.machine.config().costs.copy_line;
         self.machine.charge_current(lines * cost);
-    }
-}
-
-impl Cpus for SimRam {
-    fn cpus(&self) -> u16 {
-        self.machine.config().cpus
-    }
-
-    fn current(&self) -> CpuId {
-        self.machine.current_or_first()
-    }
-
-    fn may_wait(&self) -> bool {
-        self.machine
-            .on_current(|cpu| cpu.interrupts_on())
-            .unwrap_or(true)
-    }
-
-    fn relax(&self, turn: u32) {
-        current::with(&self.machine, |cpu| cpu.relax(turn));
     }
 }
 
@@ -156,14 +141,7 @@ impl FrameMemory for SimRam {
     fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), NoSuchFrame> {
         self.check(at, into.len())?;
         self.charge("read frame", at, into.len());
-        let mut rest = into;
-        for (word, part) in words(at.get(), rest.len()) {
-            let (now, then) = rest.split_at_mut(part.len());
-            // Acquire pairs with the Release of whoever wrote the word.
-            let bytes = self.word(word).load(Ordering::Acquire).to_le_bytes();
-            now.copy_from_slice(&bytes[part]);
-            rest = then;
-        }
+        self.copy_out(at, into);
         Ok(())
     }
 
@@ -207,13 +185,7 @@ impl FrameMemory for SimRam {
         self.check(at, len)?;
         let mut copy = vec![0; len];
         hooks::step("view frame", at.get());
-        let mut rest = copy.as_mut_slice();
-        for (word, part) in words(at.get(), len) {
-            let (now, then) = rest.split_at_mut(part.len());
-            let bytes = self.word(word).load(Ordering::Acquire).to_le_bytes();
-            now.copy_from_slice(&bytes[part]);
-            rest = then;
-        }
+        self.copy_out(at, &mut copy);
         Ok(look(&copy))
     }
 }

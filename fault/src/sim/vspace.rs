@@ -14,10 +14,9 @@ use super::ram::{words, write_part};
 use super::space::MapError as EntryError;
 use super::walk::{FaultCause, PageFault};
 use crate::context::MaySleep;
-use crate::cpus::Cpus;
 use crate::debt::{Completion, Flushed};
 use crate::machine::{ReserveError, Translations, UnmapError};
-use crate::shootdown::{CpuId, Flush, Pending, PolicyKind, Processor, SpaceId, Stretch, WaitError};
+use crate::shootdown::{Flush, Pending, PolicyKind, Processor, SpaceId, Stretch, WaitError};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::vspace::{MapError, Protection, Untranslated, VirtAddr, Vspace};
 use crate::window::{WindowLen, WindowOffset, WindowRange};
@@ -37,7 +36,7 @@ const INVALID: i32 = 22;
 /// until the space is dropped.
 #[derive(Debug)]
 pub struct SimVspace {
-    machine: SimMachine,
+    pub(super) machine: SimMachine,
     index: u16,
     base: u64,
     len: WindowLen,
@@ -152,26 +151,6 @@ impl SimVspace {
         } else {
             Ok(())
         }
-    }
-}
-
-impl Cpus for SimVspace {
-    fn cpus(&self) -> u16 {
-        self.machine.config().cpus
-    }
-
-    fn current(&self) -> CpuId {
-        self.machine.current_or_first()
-    }
-
-    fn may_wait(&self) -> bool {
-        self.machine
-            .on_current(|cpu| cpu.interrupts_on())
-            .unwrap_or(true)
-    }
-
-    fn relax(&self, turn: u32) {
-        current::with(&self.machine, |cpu| cpu.relax(turn));
     }
 }
 

@@ -56,3 +56,18 @@ fn no_file_has_frames_beyond_the_end_of_any_file() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn of_no_bytes_nothing_is_looked_at_wherever_they_are() {
+    let ram = HostRam::new(frames(0x100, 1)).unwrap();
+    let len = WindowLen::covering(1).unwrap();
+    let space = HostVspace::reserve(HostFrames::of_ram(&ram).unwrap(), len).unwrap();
+    // The last of them would be at address 0, where no slice can be.
+    let null = 0_u64.wrapping_sub(space.base().get());
+    for at in [0, 4096, len.get(), u64::MAX, null] {
+        #[expect(unsafe_code, reason = "what is shown could be written to by others")]
+        // SAFETY: nothing is shown.
+        let seen = unsafe { space.view(WindowOffset::new(at), 0, |bytes| bytes.len()) };
+        assert_eq!(seen, Ok(0), "{at:#x}");
+    }
+}

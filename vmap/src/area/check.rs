@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use pageless_fault::Vspace;
+use pageless_fault::sync::atomic::Ordering;
 use pageless_pfn::PAGE_SIZE;
 
 use crate::area::listing::AreaKind;
@@ -82,9 +83,18 @@ impl<S: Vspace> AreaSpace<S> {
                     return Err("areas: a guard page shows something");
                 }
             }
-            if waiting != areas.lazy.len() {
-                return Err("areas: not all that is unmapped is in the list");
+            if waiting != areas.lazy.len() + areas.flushed.len() {
+                return Err("areas: not all that is unmapped is in a list");
             }
+            if areas.flushed.len() as u64 != node.flushed.load(Ordering::Relaxed) {
+                return Err("areas: count of those that have been shot down");
+            }
+            // They wait no more, but for being taken apart.
+            lazy -= areas
+                .flushed
+                .iter()
+                .map(|area| area.span.pages())
+                .sum::<u64>();
         }
         spans.append(&mut never);
         for span in self.ram.used() {

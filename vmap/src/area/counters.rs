@@ -41,6 +41,8 @@ pub(crate) struct PurgeCounts {
     pub(crate) pages: Count,
     pub(crate) ranges: Count,
     pub(crate) full: Count,
+    /// Pages of areas whose owners have been told.
+    pub(crate) released: Count,
     pub(crate) quarantined_areas: Count,
     pub(crate) quarantined_pages: Count,
 }
@@ -70,8 +72,11 @@ pub struct AreaCounters {
     pub ram_unmapped: u64,
     /// Blocks for small mappings made so far.
     pub ram_blocks: u64,
-    /// Pages that wait for a shootdown now, guard pages included.
+    /// Pages that wait for a shootdown now, or for the end of one, guard pages included.
     pub lazy_pages: u64,
+    /// Areas that have been shot down, and whose addresses and owners are still to get them back: the next calls from the same CPUs see to
+    /// it, a purge by name at once.
+    pub flushed_areas: u64,
     /// Purges that found something so far: as many shootdowns.
     pub purges: u64,
     /// Areas purged so far.
@@ -93,7 +98,7 @@ impl fmt::Display for AreaCounters {
         write!(
             f,
             "{} areas allocated ({} from pools, {} refills), {} unmapped, {} purges of {} areas and {} pages in {} ranges \
-             ({} full), {} pages lazy, {} quarantined",
+             ({} full), {} pages lazy, {} areas flushed, {} pages quarantined",
             self.allocated,
             self.pool_hits,
             self.refills,
@@ -104,6 +109,7 @@ impl fmt::Display for AreaCounters {
             self.purged_ranges,
             self.purged_full,
             self.lazy_pages,
+            self.flushed_areas,
             self.quarantined_pages,
         )
     }

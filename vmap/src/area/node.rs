@@ -8,7 +8,10 @@ use pageless_fault::Unflushed;
 use pageless_fault::sync::Mutex;
 use pageless_fault::sync::atomic::AtomicU64;
 
+use pageless_pfn::PAGE_SIZE;
+
 use crate::area::counters::Counts;
+use crate::area::flushed::FlushedArea;
 use crate::area::listing::AreaKind;
 use crate::area::pool::Pools;
 use crate::area::ram::RamRun;
@@ -23,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) areas: Mutex<Areas>,
     /// Ranges that came from the CPUs of this node.
     pub(crate) pools: Mutex<Pools>,
+    /// How many areas are in `flushed`. `Relaxed`: written under the lock of `areas`, and a hint to everybody else.
+    pub(crate) flushed: AtomicU64,
     /// What the CPUs of this node did.
     pub(crate) counts: Counts,
     /// The zone that its addresses come from at the moment. `Relaxed`: a hint, used under the lock of the free tree.
@@ -35,6 +40,7 @@ impl Node {
         Node {
             zone: AtomicU64::new(u64::from(number)),
             areas: Mutex::new(Areas::default()),
+            flushed: AtomicU64::new(0),
             pools: Mutex::new(Pools::new()),
             counts: Counts::default(),
         }
@@ -48,6 +54,8 @@ pub(crate) struct Areas {
     pub(crate) records: BTreeMap<PageNumber, Record>,
     /// What has left the page table and waits.
     pub(crate) lazy: Vec<Waiting>,
+    /// What has been shot down, and is not yet taken apart.
+    pub(crate) flushed: Vec<FlushedArea>,
 }
 
 /// An area that has left the page table.
@@ -57,6 +65,17 @@ pub(crate) struct Waiting {
     pub(crate) unflushed: Unflushed<Doomed>,
     /// The page behind its addresses, guard included.
     pub(crate) end: PageNumber,
+}
+
+impl Waiting {
+    /// What is to be shot down: the first page, and the one behind the last.
+    pub(crate) fn pages(&self) -> (PageNumber, PageNumber) {
+        let range = self.unflushed.range();
+        (
+            range.start().get() / PAGE_SIZE,
+            range.end().get() / PAGE_SIZE,
+        )
+    }
 }
 
 /// What the books know of an area. It is there from the taking of its addresses until they are given back.
@@ -81,7 +100,7 @@ pub(crate) struct Record {
 /// How far an area has come.
 ///
 /// ```text
-///   Held ----publish----> Busy ----unmap----> Leaving ----entries gone----> Lazy ----flushed----> (no record)
+///   Held ----publish----> Busy ----unmap----> Leaving ----entries gone----> Lazy --flushed, taken apart--> (no record)
 ///     |                    ^                   |   |                          |
 ///     +---- unmap ---------|-------------------^   |                          +--not proved--> Quarantined
 ///                          +------- refused -------+
@@ -112,6 +131,4 @@ pub(crate) enum Doomed {
     },
     /// Pages of a block of small mappings.
     Ram(RamRun),
-    /// The guard page of an area of the same batch. It never showed anything; with it, areas that are neighbours are one range.
-    Guard,
 }

@@ -7,15 +7,15 @@ use pageless_fault::shootdown::{Flush, Invalidation, Stretch};
 use pageless_fault::sync::Mutex;
 use pageless_fault::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pageless_fault::{Cpus, MaySleep, Unflushed, UnmapError, Vspace, WindowRange};
-use pageless_pfn::PAGE_SIZE;
+use pageless_pfn::{FrameCount, PAGE_SIZE};
 
 use crate::area::counters::PurgeCounts;
+use crate::area::flushed::FlushedArea;
 use crate::area::listing::AreaKind;
 use crate::area::node::{Doomed, State, Waiting};
-use crate::area::release::{Holds, Unreachable};
+use crate::area::ram::RamRun;
 use crate::area::space::AreaSpace;
-use crate::area::span::Span;
-use crate::frames::Context;
+use crate::area::span::{PageNumber, Span, offset};
 use crate::mutant::Mutant;
 
 /// How much of the pools goes back to the tree.
@@ -73,6 +73,8 @@ pub(crate) struct PurgeState {
     ended: AtomicU64,
     /// Those of them that have no proof: they failed, or are not through. A list, since after one failure there are few others.
     unproved: Mutex<Vec<u64>>,
+    /// Pages that the purge under way has taken out of the lists, guard pages included. `Relaxed`: a figure.
+    under_way: AtomicU64,
     pub(crate) counts: PurgeCounts,
 }
 
@@ -83,6 +85,7 @@ impl Default for PurgeState {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             unproved: Mutex::new(Vec::new()),
+            under_way: AtomicU64::new(0),
             counts: PurgeCounts::default(),
         }
     }
@@ -137,53 +140,97 @@ impl PurgeState {
         // Release pairs with the Acquire in `has_proved`.
         self.ended.store(number + 1, Ordering::Release);
     }
+
+    /// Pages that the purge under way has taken out of the lists.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.under_way.load(Ordering::Relaxed)
+    }
 }
 
 /// All that waits.
 #[derive(Default)]
 struct Gathered {
-    batch: Vec<Unflushed<Doomed>>,
-    /// Areas in it.
-    areas: u64,
-    /// The addresses of the areas that were not mapped: the guard pages.
-    tails: Vec<Span>,
+    areas: Vec<Waiting>,
+    ram: Vec<RamRun>,
+}
+
+/// Pages of the space in a row: the first, and the one behind the last.
+type Pages = (PageNumber, PageNumber);
+
+impl Gathered {
+    /// How many pages wait, guard pages included.
+    fn pages(&self) -> u64 {
+        let areas = self.areas.iter().map(|area| area.end - area.pages().0);
+        let ram = self.ram.iter().map(|run| run.span().pages());
+        areas.chain(ram).sum()
+    }
+
+    /// What has to be shot down.
+    fn ranges(&self) -> Vec<Pages> {
+        let areas = self.areas.iter().map(Waiting::pages);
+        let ram = self
+            .ram
+            .iter()
+            .map(|run| (run.span().first(), run.span().end()));
+        areas.chain(ram).collect()
+    }
+
+    /// Shoots guard pages down as well. They never showed anything.
+    fn include_guards(&mut self) {
+        for area in &mut self.areas {
+            area.unflushed.reach(offset(area.end));
+        }
+    }
 }
 
 impl<S: Vspace> AreaSpace<S> {
     /// One shootdown of all that has been unmapped, over its actual ranges; then addresses may be given out again, and what the
-    /// areas owned is released. Does nothing if nothing waits.
+    /// areas owned is released. When it returns, that is so of everything that was unmapped before, whoever has purged it; but for
+    /// what a release is doing that this is called from. Does nothing if nothing waits.
+    ///
+    /// Whatever a release needs, the caller must not hold.
     ///
     /// # Errors
     ///
     /// Nothing could be proved gone. What waited is quarantined: its addresses and what it owned are never used again.
     pub fn purge(&self, ctx: &MaySleep) -> Result<Purged, UnmapError> {
-        self.purge_to(ctx, Depth::Quarter)
+        let purged = self.purge_to(ctx, Depth::Quarter);
+        self.take_all_apart(ctx, Depth::Quarter);
+        self.releases.wait(&self.space);
+        purged
     }
 
+    /// The same for somebody who is short of memory: how many pages' worth of areas has been released meanwhile, by this purge and by
+    /// others.
+    ///
+    /// # Errors
+    ///
+    /// As [`purge`](Self::purge).
+    pub fn purge_for_frames(&self, ctx: &MaySleep) -> Result<FrameCount, UnmapError> {
+        let before = self.purge.counts.released.get();
+        self.purge(ctx)?;
+        let after = self.purge.counts.released.get();
+        Ok(FrameCount::new(after - before))
+    }
+
+    /// A purge for the sake of addresses, or of the cap. What has been proved gone is taken apart here only if addresses are wanted.
     pub(crate) fn purge_to(&self, ctx: &MaySleep, depth: Depth) -> Result<Purged, UnmapError> {
-        // Before the lock: what is released here may unmap and purge itself.
+        // Before the turn: what is released here may unmap and purge itself.
         self.drain(ctx);
-        let mut released = Vec::new();
+        self.take_leftovers_apart(ctx, depth);
         let turn = self.purge.turn(&self.space);
         let number = self.purge.begin();
-        let purged = self.purge_alone(ctx, depth, number, &mut released);
+        let purged = self.purge_alone(ctx, depth, number);
         self.purge.end(number, purged.is_ok());
         drop(turn);
-        // With no lock held: what is released may well unmap something itself.
-        for holds in released {
-            holds.release(&Unreachable::proved(), ctx);
+        if depth == Depth::Everything {
+            self.take_all_apart(ctx, depth);
         }
         purged
     }
 
     /// Purge `number`, by whoever has the turn.
-    fn purge_alone(
-        &self,
-        ctx: &MaySleep,
-        depth: Depth,
-        number: u64,
-        released: &mut Vec<Holds>,
-    ) -> Result<Purged, UnmapError> {
+    fn purge_alone(&self, ctx: &MaySleep, depth: Depth, number: u64) -> Result<Purged, UnmapError> {
         let mut spare = Vec::new();
         for node in &self.nodes {
             let mut pools = node.pools.lock();
@@ -192,27 +239,20 @@ impl<S: Vspace> AreaSpace<S> {
                 Depth::Everything => pools.drain(&mut spare),
             }
         }
-        let Gathered {
-            mut batch,
-            areas,
-            tails,
-        } = self.gather(number);
-        let mut purged = self.measure(&mut batch);
-        purged.areas = areas;
+        let mut gathered = self.gather(number);
+        let pages = gathered.pages();
+        // From here on they do not count for the cap: others may go on while CPUs are told.
+        self.purge.under_way.store(pages, Ordering::Relaxed);
+        self.lazy_pages.remove(pages);
+        let mut purged = self.measure(gathered.ranges());
         if purged.full {
             // Pages are not counted any more; but each range costs the host a call. So neighbours are to touch.
-            for tail in tails {
-                if let Ok(unflushed) = self.space.take_down(tail.range(), Doomed::Guard) {
-                    batch.push(unflushed);
-                }
-            }
-            purged.ranges = self.measure(&mut batch).ranges;
+            gathered.include_guards();
+            purged.ranges = self.measure(gathered.ranges()).ranges;
         }
-        let proved = if batch.is_empty() {
-            Ok(())
-        } else {
-            self.shoot(ctx, batch, &mut spare, released, depth)
-        };
+        purged.areas = gathered.areas.len() as u64;
+        let proved = self.shoot(ctx, gathered);
+        self.purge.under_way.store(0, Ordering::Relaxed);
         self.empty_ram_blocks(depth, &mut spare);
         if !spare.is_empty() {
             let mut free = self.free.lock();
@@ -236,98 +276,74 @@ impl<S: Vspace> AreaSpace<S> {
     fn gather(&self, number: u64) -> Gathered {
         let mut found = Gathered::default();
         for node in &self.nodes {
-            for Waiting { unflushed, end } in core::mem::take(&mut node.areas.lock().lazy) {
-                let mapped_end = unflushed.range().end().get() / PAGE_SIZE;
-                if mapped_end < end {
-                    found.tails.push(Span::new(mapped_end, end - mapped_end));
-                }
-                found.areas += 1;
-                found.batch.push(unflushed);
+            let waiting = core::mem::take(&mut node.areas.lock().lazy);
+            if found.areas.is_empty() {
+                found.areas = waiting;
+            } else {
+                found.areas.extend(waiting);
             }
         }
-        for run in self.ram.dirty_runs(number) {
+        found.ram = self.ram.dirty_runs(number);
+        found
+    }
+
+    /// What the shootdown of `ranges` amounts to.
+    fn measure(&self, mut ranges: Vec<Pages>) -> Purged {
+        ranges.sort_unstable();
+        let mut purged = Purged::default();
+        let mut end = None;
+        for &(first, behind) in &ranges {
+            purged.pages += behind - first;
+            purged.ranges += u64::from(end != Some(first));
+            end = Some(behind);
+        }
+        let flush = Flush::stretches(ranges.iter().map(|&(first, behind)| Stretch {
+            first: self.space.address(offset(first)).get(),
+            pages: behind - first,
+        }));
+        purged.full = flush.invalidation() == Invalidation::Everything;
+        purged
+    }
+
+    /// One shootdown, and what it sets free.
+    fn shoot(&self, ctx: &MaySleep, gathered: Gathered) -> Result<(), UnmapError> {
+        let Gathered { areas, ram } = gathered;
+        let mut batch: Vec<_> = areas.into_iter().map(|area| area.unflushed).collect();
+        batch.extend(ram.into_iter().map(|run| {
             // Its entries are gone already; this is for the proof.
             let flushed = if Mutant::DirtyRangeCutShort.active() {
                 run.span().head(1)
             } else {
                 run.span()
             };
-            let unflushed = self.space.lock_up(flushed.range(), Doomed::Ram(run));
-            found.batch.push(unflushed);
-        }
-        found
-    }
-
-    /// What a batch amounts to, which is sorted by address meanwhile.
-    fn measure(&self, batch: &mut [Unflushed<Doomed>]) -> Purged {
-        batch.sort_unstable_by_key(|one| one.range().start());
-        let mut purged = Purged::default();
-        let mut end = None;
-        for one in batch.iter() {
-            let range = one.range();
-            purged.pages += range.len() / PAGE_SIZE;
-            purged.ranges += u64::from(end != Some(range.start()));
-            end = Some(range.end());
-        }
-        let flush = Flush::stretches(batch.iter().map(|one| Stretch {
-            first: self.space.address(one.range().start()).get(),
-            pages: one.range().len() / PAGE_SIZE,
+            self.space.lock_up(flushed.range(), Doomed::Ram(run))
         }));
-        purged.full = flush.invalidation() == Invalidation::Everything;
-        purged
-    }
-
-    /// The shootdown of a batch, and what it sets free.
-    fn shoot(
-        &self,
-        ctx: &MaySleep,
-        batch: Vec<Unflushed<Doomed>>,
-        spare: &mut Vec<Span>,
-        released: &mut Vec<Holds>,
-        depth: Depth,
-    ) -> Result<(), UnmapError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         let ranges: Vec<_> = batch.iter().map(Unflushed::range).collect();
         // On failure the batch is dropped, and leaks: as it should.
         let settled = match self.space.shoot_down(batch) {
             Ok(debt) => debt.settle(ctx).map_err(|(_, error)| error),
             Err((_, error)) => Err(error),
         };
-        let flushed = match settled {
-            Ok(flushed) => flushed.into_inner(),
+        match settled {
+            Ok(flushed) => {
+                let each = flushed.into_inner().into_iter();
+                self.hand_over(each.filter_map(|doomed| match doomed {
+                    Doomed::Area { span, holds } => Some(FlushedArea { span, holds }),
+                    Doomed::Ram(run) => {
+                        self.ram.flushed(run);
+                        None
+                    }
+                }));
+                Ok(())
+            }
             Err(error) => {
                 ranges.into_iter().for_each(|range| self.quarantine(range));
-                return Err(error);
-            }
-        };
-        for doomed in flushed {
-            match doomed {
-                Doomed::Area { span, holds } => {
-                    released.push(holds);
-                    self.lazy_pages.remove(span.pages());
-                    let record = if Mutant::RangeReusedBeforeFlush.active() {
-                        // What is there now is somebody else's.
-                        None
-                    } else {
-                        let mut areas = self.node_of(span.first()).areas.lock();
-                        areas.records.remove(&span.first())
-                    };
-                    match record {
-                        Some(record) if depth == Depth::Quarter => {
-                            self.give(Context::MaySleep(ctx), record.home, span);
-                        }
-                        Some(_) => spare.push(span),
-                        // Only where a planted fault has given them out already.
-                        None => {}
-                    }
-                }
-                Doomed::Guard => {}
-                Doomed::Ram(run) => {
-                    self.lazy_pages.remove(run.span().pages());
-                    self.ram.flushed(run);
-                }
+                Err(error)
             }
         }
-        Ok(())
     }
 
     /// Nobody can say whether some CPU still reaches `range`: it stays as it is for ever.
@@ -346,11 +362,10 @@ impl<S: Vspace> AreaSpace<S> {
                 counts.quarantined_areas.add(1);
                 span.pages()
             }
-            // A guard page, which is part of its area; or an area that a planted fault has let go.
+            // An area that a planted fault has let go.
             _ => 0,
         };
         counts.quarantined_pages.add(pages);
-        self.lazy_pages.remove(pages);
     }
 
     /// Blocks of small mappings in which there is none.

@@ -17,6 +17,7 @@ use pageless_pfn::{FrameCount, PAGE_SIZE, PfnRange};
 use crate::area::backlog::LazyPages;
 use crate::area::config::VmallocConfig;
 use crate::area::counters::AreaCounters;
+use crate::area::flushed::Releases;
 use crate::area::free_tree::FreeTree;
 use crate::area::listing::{AreaInfo, AreaKind, AreaState};
 use crate::area::node::{Doomed, Node, Record, State, Waiting};
@@ -49,18 +50,21 @@ const ATOMIC_TURNS: u32 = 64;
 /// ```text
 ///            alloc                    map                      unmap                purge
 ///   free tree ----> Area (Held) ----------> frames visible ----------> lazy ----+---------> pool or free tree
-///   or pool           |                                                         |  one shootdown
-///                     +--- publish(owned) --> known by its address -- unmap_at -+---------> owned.release()
+///   or pool           |                                                         |  one shootdown, then
+///                     +--- publish(owned) --> known by its address -- unmap_at -+--------->  owned.release()
+///                                                                                   a few areas with each call
 /// ```
 ///
 /// # The end
 ///
-/// Dropped, it releases nothing: what areas own, mapped or waiting, is lost with it. Who wants it back unmaps and purges first.
+/// Dropped, it unmaps what is still known by an address and makes a last purge, so that what areas own is released. Where nobody may wait (with
+/// interrupts off, under a spin lock, while a panic unwinds) it does not, and all of that is lost. So is, in any case, what an
+/// [`Aliased`](crate::area::Aliased) locks up.
 ///
 /// # Who waits for whom
 ///
-/// Locks are taken one at a time, and nothing is mapped, shot down or released under one. One CPU at a time purges; who wants to purge
-/// meanwhile waits, and serves shootdowns while it does.
+/// Locks are taken one at a time (but for the list of who is releasing, which is taken under others), and nothing is mapped, shot down or
+/// released under one. One CPU at a time purges; who wants to purge meanwhile waits, and serves shootdowns while it does. Others go on.
 pub struct AreaSpace<S: Vspace> {
     pub(crate) space: S,
     pub(crate) config: VmallocConfig,
@@ -80,6 +84,7 @@ pub struct AreaSpace<S: Vspace> {
     /// queue is seen without it; Release where it is lowered; both pair with the Acquire in `drain`.
     carrying: AtomicU64,
     pub(crate) purge: PurgeState,
+    pub(crate) releases: Releases,
     pub(crate) ram: RamBlocks,
 }
 
@@ -292,6 +297,7 @@ impl<S: Vspace> AreaSpace<S> {
             deferred: SegQueue::new(),
             carrying: AtomicU64::new(0),
             purge: PurgeState::default(),
+            releases: Releases::none(),
             ram,
         }
     }
@@ -541,7 +547,7 @@ impl<S: Vspace> AreaSpace<S> {
                 Ok(())
             }
             Err((Doomed::Area { holds, .. }, error)) => Err((area, holds.into_inner(), error)),
-            Err((Doomed::Ram(_) | Doomed::Guard, _)) => {
+            Err((Doomed::Ram(_), _)) => {
                 unreachable!("an area came back as something else")
             }
         }
@@ -624,7 +630,7 @@ impl<S: Vspace> AreaSpace<S> {
     /// What has been done so far.
     pub fn counters(&self) -> AreaCounters {
         let mut sum = AreaCounters {
-            lazy_pages: self.lazy_pages.sum(),
+            lazy_pages: self.lazy(),
             purges: self.purge.counts.purges.get(),
             purged_areas: self.purge.counts.areas.get(),
             purged_pages: self.purge.counts.pages.get(),
@@ -634,7 +640,11 @@ impl<S: Vspace> AreaSpace<S> {
             quarantined_pages: self.purge.counts.quarantined_pages.get(),
             ..AreaCounters::default()
         };
-        for Node { counts, .. } in &self.nodes {
+        for Node {
+            counts, flushed, ..
+        } in &self.nodes
+        {
+            sum.flushed_areas += flushed.load(Ordering::Relaxed);
             sum.allocated += counts.allocated.get();
             sum.pool_hits += counts.pool_hits.get();
             sum.refills += counts.refills.get();
@@ -671,6 +681,11 @@ impl<S: Vspace> AreaSpace<S> {
         self.config.lazy_max.get() / PAGE_SIZE
     }
 
+    /// Pages that are unmapped and not yet shot down: those that wait, and those that a purge is telling the CPUs about.
+    pub(crate) fn lazy(&self) -> u64 {
+        self.lazy_pages.sum().saturating_add(self.purge.under_way())
+    }
+
     /// The node of the caller's CPU.
     pub(crate) fn here(&self) -> u16 {
         let cpu = self.space.current().index();
@@ -687,8 +702,12 @@ impl<S: Vspace> AreaSpace<S> {
 
     /// The node that has the areas that begin at `page` in its books.
     pub(crate) fn node_of(&self, page: PageNumber) -> &Node {
-        let zone = page / self.zone % self.nodes.len() as u64;
-        &self.nodes[zone as usize]
+        &self.nodes[self.node_index(page)]
+    }
+
+    /// Its number.
+    pub(crate) fn node_index(&self, page: PageNumber) -> usize {
+        (page / self.zone % self.nodes.len() as u64) as usize
     }
 
     /// A lock; `None` if the caller must not wait and it is held.
@@ -753,7 +772,7 @@ impl<S: Vspace> AreaSpace<S> {
             asked: pages,
             free: pages_free,
             largest,
-            lazy: self.lazy_pages.sum(),
+            lazy: self.lazy(),
             quarantined: self.purge.counts.quarantined_pages.get(),
         })
     }
@@ -919,8 +938,10 @@ impl<S: Vspace> AreaSpace<S> {
         }
     }
 
-    /// What every call that may sleep does first: finish what others could not, and purge if too much waits.
+    /// What every call that may sleep does first: finish what others could not, take back a little of what has been shot down, and
+    /// purge if too much waits.
     pub(crate) fn catch_up(&self, ctx: &MaySleep) {
+        self.take_some_apart(ctx);
         if !self.deferred.is_empty() {
             self.drain(ctx);
         }
@@ -984,7 +1005,7 @@ impl<S: Vspace> AreaSpace<S> {
 
     pub(crate) fn purge_if_due(&self, ctx: &MaySleep) -> Result<(), UnmapError> {
         if self.config.always_eager {
-            self.purge_to(ctx, Depth::Quarter).map(|_| ())
+            self.purge(ctx).map(|_| ())
         } else {
             self.purge_if_over(ctx)
         }
@@ -992,8 +1013,7 @@ impl<S: Vspace> AreaSpace<S> {
 
     /// Asks the record of the area that has `page`.
     pub(crate) fn look<R>(&self, page: PageNumber, ask: impl Fn(&Record) -> R) -> Option<R> {
-        let nodes = self.nodes.len();
-        let zone = (page / self.zone % nodes as u64) as usize;
+        let (nodes, zone) = (self.nodes.len(), self.node_index(page));
         // It begins in this zone, or in one before it.
         (0..nodes).find_map(|back| {
             let areas = self.nodes[(zone + nodes - back) % nodes].areas.lock();
@@ -1032,6 +1052,29 @@ impl<'c> Carrying<'c> {
 impl Drop for Carrying<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl<S: Vspace> Drop for AreaSpace<S> {
+    fn drop(&mut self) {
+        let Some(ctx) = MaySleep::try_claim().filter(|_| self.space.may_wait()) else {
+            return;
+        };
+        let published = |node: &Node| {
+            let areas = node.areas.lock();
+            let busy = areas
+                .records
+                .values()
+                .filter(|record| matches!(record.state, State::Busy(_)));
+            busy.map(|record| record.span.first()).collect::<Vec<_>>()
+        };
+        self.drain(&ctx);
+        for page in self.nodes.iter().flat_map(published).collect::<Vec<_>>() {
+            // What is refused stays mapped, and what it owns is lost: nobody is left to try again.
+            let _ = self.unmap_page(Context::MaySleep(&ctx), page, By::Owner);
+        }
+        // What cannot be proved gone is lost as well.
+        let _ = self.purge_to(&ctx, Depth::Everything);
     }
 }
 

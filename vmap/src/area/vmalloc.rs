@@ -5,10 +5,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pageless_fault::{FrameMemory, MaySleep, Protection, VirtAddr, Vspace};
-use pageless_pfn::{ByteLen, FrameCount};
+use pageless_pfn::{ByteLen, FrameCount, FrameOffset, PAGE_SIZE, PfnFlags, PfnT, PhysSegment};
 
 use crate::area::descriptors::Descriptors;
-use crate::area::listing::AreaKind;
+use crate::area::listing::{AreaInfo, AreaKind, AreaState};
 use crate::area::release::{Release, Unreachable};
 use crate::area::space::{Backlog, MapAreaError, VunmapError};
 use crate::area::vmap::Vmalloc;
@@ -32,6 +32,16 @@ pub enum VmallocError {
     /// The frames could not be mapped.
     #[error(transparent)]
     Map(#[from] MapAreaError),
+}
+
+/// Not memory from [`vmalloc`](Vmalloc::vmalloc), or not all of it, or not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{len} from {address} on are not memory of one vmalloc area")]
+pub struct NotVmalloc {
+    /// Where it was to begin.
+    pub address: VirtAddr,
+    /// Bytes asked for.
+    pub len: ByteLen,
 }
 
 /// Frames of an area, and who gets them back.
@@ -145,5 +155,57 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
     /// See [`VunmapError`].
     pub fn vfree_atomic(&self, address: VirtAddr) -> Result<Backlog, VunmapError> {
         self.vunmap_atomic(address)
+    }
+
+    /// `len` bytes of one area from [`vmalloc`](Self::vmalloc), from `address` on, as stretches of frames, in order: what a block device takes.
+    ///
+    /// They are the area's for as long as it is not freed. What [`vmap`](Self::vmap) has mapped is refused: whether a frame has a descriptor
+    /// is in the list that it was mapped from, and not in the page table.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotVmalloc`].
+    pub fn vmalloc_to_segments(
+        &self,
+        address: VirtAddr,
+        len: ByteLen,
+    ) -> Result<Vec<PhysSegment>, NotVmalloc> {
+        let refused = NotVmalloc { address, len };
+        let mut segments: Vec<PhysSegment> = Vec::new();
+        if !self.is_memory(address, len) {
+            return Err(refused);
+        }
+        let mut done = 0;
+        while done < len.get() {
+            let piece = self.within_page(address, done, len);
+            let piece = piece.ok_or(refused)?;
+            done += piece.len().get();
+            match segments.last_mut() {
+                Some(last) if let Some(longer) = last.try_merge(piece) => *last = longer,
+                _ => segments.push(piece),
+            }
+        }
+        Ok(segments)
+    }
+
+    /// Whether all of it is memory of one area that is in use.
+    fn is_memory(&self, address: VirtAddr, len: ByteLen) -> bool {
+        let inside = |area: AreaInfo| {
+            let ours = area.kind == AreaKind::Alloc && area.state == AreaState::Busy;
+            let before = address.checked_offset_from(area.start).filter(|_| ours)?;
+            let behind = area.pages.bytes()?.get().checked_sub(before)?;
+            Some(len.get() <= behind)
+        };
+        self.find_area(address).and_then(inside) == Some(true)
+    }
+
+    /// What is left from byte `done` on, as far as it lies in one page.
+    fn within_page(&self, address: VirtAddr, done: u64, len: ByteLen) -> Option<PhysSegment> {
+        let at = address.checked_add(done)?;
+        let offset = at.get() % PAGE_SIZE;
+        let here = (PAGE_SIZE - offset).min(len.get() - done);
+        let frame = PfnT::new(self.vmalloc_to_pfn(at)?, PfnFlags::empty());
+        let offset = FrameOffset::try_new(offset).ok()?;
+        PhysSegment::try_new(frame, offset, ByteLen::new(here)).ok()
     }
 }

@@ -1,9 +1,12 @@
 //! Why there is no block, or why it is not split.
 
-use pageless_fault::UnmapError;
+use core::fmt;
+
+use pageless_fault::{FrameMemory, UnmapError, Vspace, Window};
 use pageless_memmap::{GetError, TryGetError};
 use pageless_pfn::Pfn;
 
+use super::page::Page;
 use crate::area::MapAreaError;
 use crate::frames::{AllocError, Order};
 
@@ -42,6 +45,56 @@ pub enum AllocPagesError {
     },
 }
 
+/// A block that was not split.
+pub struct NotSplit<'p, M, S, W>
+where
+    M: FrameMemory + 'static,
+    S: Vspace + 'static,
+    W: Window + 'static,
+{
+    /// The reference that was given, to the whole block; `None` if the block is lost.
+    pub block: Option<Page<'p, M, S, W>>,
+    /// Why.
+    pub why: SplitError,
+}
+
+// Not derived: that would ask `Debug` of the machine.
+impl<M, S, W> fmt::Debug for NotSplit<'_, M, S, W>
+where
+    M: FrameMemory + 'static,
+    S: Vspace + 'static,
+    W: Window + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotSplit")
+            .field("block", &self.block)
+            .field("why", &self.why)
+            .finish()
+    }
+}
+
+impl<M, S, W> fmt::Display for NotSplit<'_, M, S, W>
+where
+    M: FrameMemory + 'static,
+    S: Vspace + 'static,
+    W: Window + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl<M, S, W> core::error::Error for NotSplit<'_, M, S, W>
+where
+    M: FrameMemory + 'static,
+    S: Vspace + 'static,
+    W: Window + 'static,
+{
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.why.source()
+    }
+}
+
 /// Why a block is not split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -56,7 +109,16 @@ pub enum SplitError {
         /// References to it.
         references: u32,
     },
-    /// Its pages stand together through a mapping, whose shootdown could not be proved: they are lost.
+    /// The machine did not take its mapping down: it is whole, as it was. Try again.
+    #[error("the machine did not take the mapping of page {head} down")]
+    Refused {
+        /// Its head.
+        head: Pfn,
+        /// Why.
+        #[source]
+        source: UnmapError,
+    },
+    /// Its pages stood together through a mapping, whose shootdown could not be proved: they are lost.
     #[error(
         "the mapping of page {head} is gone, but not everybody is known to know: the block is lost"
     )]

@@ -2,12 +2,13 @@
 
 use pageless_fault::{FrameMemory, VirtAddr, Vspace, Window, WindowOffset};
 use pageless_memmap::PageRef;
-use pageless_pfn::{FrameCount, PAGE_SIZE, Pfn, PfnFlags, PfnT, PhysAddr};
+use pageless_pfn::{FrameCount, PAGE_SIZE, Pfn, PfnFlags, PfnT, PhysAddr, PhysSegment};
 
 use super::mark::{HEAD, Marked, TAIL, VIRTUAL};
 use super::page::Page;
 use super::pages::{Pages, Ram};
 use crate::frames::Order;
+use crate::runs::segments;
 
 /// Nothing is seen at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +64,16 @@ where
         }
     }
 
+    /// The block whose head `head` is as stretches of frames, in order: what a block device takes. One, if the block is in one piece; up to
+    /// one for each page, if it is not; none, if `head` is no head.
+    pub fn compound_segments(&self, head: Pfn) -> impl Iterator<Item = PhysSegment> + '_ {
+        let found = self.ram.look(head);
+        let found = found.filter(|found| found.mark().has(HEAD));
+        let mark = found.as_ref().map(|found| found.mark());
+        let pages = mark.map_or(0, |mark| mark.order().frames().get());
+        segments((0..pages).map_while(move |n| self.nth(head, found.as_ref()?, n)))
+    }
+
     /// Where `page` is in its block; the head is at 0.
     pub fn compound_index(&self, page: Pfn) -> Option<u64> {
         let found = self.ram.look(page)?;
@@ -97,7 +108,9 @@ where
             (found.location(), 0)
         };
         let at = location.checked_add(index)?.checked_mul(PAGE_SIZE)?;
-        Some(self.areas.space().address(WindowOffset::new(at)))
+        let space = self.areas.space();
+        // What the marks say may be half of one block and half of the next, if the first has just ended.
+        (at < space.len().get()).then(|| space.address(WindowOffset::new(at)))
     }
 
     /// The head of the block that is seen at `address` (`virt_to_head_page`).

@@ -30,6 +30,7 @@ mod check;
 mod counters;
 mod destructor;
 mod error;
+mod kept;
 mod lookup;
 mod mark;
 mod page;
@@ -39,7 +40,9 @@ mod teardown;
 
 pub use counters::PageCounters;
 pub use destructor::{Destructor, DestructorId};
-pub use error::{AllocPagesError, SplitError};
+pub use error::{AllocPagesError, NotSplit, SplitError};
+pub use kept::KeptBlock;
 pub use lookup::NoSuchAddress;
 pub use page::Page;
 pub use pages::Pages;
+pub use split::Split;

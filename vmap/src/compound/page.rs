@@ -4,7 +4,7 @@ use core::fmt;
 use core::mem;
 
 use pageless_fault::{FrameMemory, MaySleep, VirtAddr, Vspace, Window};
-use pageless_pfn::Pfn;
+use pageless_pfn::{Pfn, PhysSegment};
 
 use super::destructor::DestructorId;
 use super::lookup::NoSuchAddress;
@@ -52,6 +52,11 @@ where
     /// [`Pages::compound_nth_page`].
     pub fn nth(&self, n: u64) -> Option<Pfn> {
         self.pages.compound_nth_page(self.head, n)
+    }
+
+    /// The block as stretches of frames. See [`Pages::compound_segments`].
+    pub fn segments(&self) -> impl Iterator<Item = PhysSegment> + '_ {
+        self.pages.compound_segments(self.head)
     }
 
     /// Where the block begins: in the direct map, or in its mapping.

@@ -43,8 +43,8 @@ struct Purger<S: Vspace>(Arc<AreaSpace<S>>);
 
 impl<S: Vspace> Reclaimer for Purger<S> {
     fn reclaim(&self, ctx: &MaySleep, _frames: FrameCount) -> FrameCount {
-        let purged = self.0.purge(ctx).map_or(0, |purged| purged.pages);
-        FrameCount::new(purged)
+        // What cannot be proved gone is no frame for anybody.
+        self.0.purge_for_frames(ctx).unwrap_or(FrameCount::ZERO)
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use pageless_fault::{FrameMemory, MaySleep, Vspace, Window, WindowOffset};
-use pageless_pfn::{FrameCount, PAGE_SIZE, Pfn, PfnRange};
+use pageless_pfn::{PAGE_SIZE, Pfn, PfnRange};
 
 use super::counters::count;
 use super::mark::{KEPT, Mark, Marked, UNMAPPED, VIRTUAL};
@@ -12,6 +12,7 @@ use super::pages::{Pages, Ram};
 use crate::area::{Release, Unreachable};
 use crate::frames::{Context, Order, PageBlock};
 use crate::mutant::Mutant;
+use crate::runs::runs;
 
 impl<M, S, W> Pages<M, S, W>
 where
@@ -117,15 +118,7 @@ impl<M: FrameMemory, W: Window> VirtualFrames<M, W> {
 
     /// The chain, as stretches of frames that lie one behind the other.
     pub(super) fn runs(&self) -> impl Iterator<Item = PfnRange> + use<M, W> {
-        let mut chain = chain(&self.ram, self.ends).peekable();
-        core::iter::from_fn(move || {
-            let first = chain.next()?;
-            let mut count = FrameCount::new(1);
-            while chain.next_if_eq(&first.checked_add(count)?).is_some() {
-                count = FrameCount::new(count.get() + 1);
-            }
-            PfnRange::try_new(first, count).ok()
-        })
+        runs(chain(&self.ram, self.ends))
     }
 
     /// All frames back to their allocator: nobody can see them, or ever could.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into};
 
-use super::{Compressor, DecompressError, PAGE, Page, Room};
+use super::{Compressor, DecompressError, Page, Room};
 
 /// LZ4's block format, without frame or length, as the kernel's `lz4` writes and reads it (lib/lz4). Its [`Work`](Compressor::Work) is 8 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,17 +36,6 @@ impl Compressor for Lz4 {
     }
 
     fn decompress(self, bytes: &[u8], page: &mut Page) -> Result<(), DecompressError> {
-        match decompress_into(bytes, page) {
-            Ok(PAGE) => Ok(()),
-            Ok(made) => Err(DecompressError::Short {
-                algorithm: self.name(),
-                bytes: bytes.len(),
-                made,
-            }),
-            Err(_) => Err(DecompressError::Malformed {
-                algorithm: self.name(),
-                bytes: bytes.len(),
-            }),
-        }
+        DecompressError::unless_page(self.name(), bytes, decompress_into(bytes, page).ok())
     }
 }

@@ -6,7 +6,7 @@ use core::fmt;
 use lzokay::compress::{Dict, compress_no_alloc};
 use lzokay::decompress::decompress;
 
-use super::{Compressor, DecompressError, PAGE, Page, Room};
+use super::{Compressor, DecompressError, Page, Room};
 
 /// LZO1X, the stream that the kernel's `lzo` writes and reads (lib/lzo; not that of `lzo-rle`).
 ///
@@ -41,17 +41,6 @@ impl Compressor for Lzo {
     }
 
     fn decompress(self, bytes: &[u8], page: &mut Page) -> Result<(), DecompressError> {
-        match decompress(bytes, page) {
-            Ok(PAGE) => Ok(()),
-            Ok(made) => Err(DecompressError::Short {
-                algorithm: self.name(),
-                bytes: bytes.len(),
-                made,
-            }),
-            Err(_) => Err(DecompressError::Malformed {
-                algorithm: self.name(),
-                bytes: bytes.len(),
-            }),
-        }
+        DecompressError::unless_page(self.name(), bytes, decompress(bytes, page).ok())
     }
 }

@@ -96,6 +96,26 @@ pub enum DecompressError {
     },
 }
 
+impl DecompressError {
+    /// What it means that the decoder of `algorithm` has made so many bytes of `bytes`, or has found no stream in them.
+    fn unless_page(
+        algorithm: &'static str,
+        bytes: &[u8],
+        made: Option<usize>,
+    ) -> Result<(), DecompressError> {
+        let bytes = bytes.len();
+        match made {
+            Some(PAGE) => Ok(()),
+            Some(made) => Err(DecompressError::Short {
+                algorithm,
+                bytes,
+                made,
+            }),
+            None => Err(DecompressError::Malformed { algorithm, bytes }),
+        }
+    }
+}
+
 /// A compressor chosen at run time.
 ///
 /// ```

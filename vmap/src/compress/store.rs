@@ -297,7 +297,7 @@ impl<F: FrameSource, C: Compressor, W: Windows> CompressedStore<F, C, W> {
         page: &Page,
         incompressible: Incompressible,
     ) -> Result<Stored, PutError> {
-        // Others of this CPU wait for the stream, so whoever has it does not sleep.
+        // Others of this CPU go without the stream meanwhile, so whoever has it does not sleep.
         let at_once = gfp.no_retry();
         let stored = self.with_stream(|stream| {
             self.attempt(stream, page, incompressible, |len| {
@@ -446,8 +446,13 @@ impl<F: FrameSource, C: Compressor, W: Windows> CompressedStore<F, C, W> {
         self.with_stream(|stream| self.objects.with_copy(handle, &mut stream.room, look))
     }
 
-    /// Takes a page out.
+    /// Takes a page out. One of another store is in that one for good: there it should have been taken out.
     pub fn remove(&self, stored: Stored) {
+        if let Stored::Compressed { handle, .. } | Stored::Raw(handle) = &stored
+            && self.objects.size_of(handle).is_err()
+        {
+            return;
+        }
         self.count_out(&stored);
         match stored {
             Stored::Filled(_) => {}
@@ -455,7 +460,7 @@ impl<F: FrameSource, C: Compressor, W: Windows> CompressedStore<F, C, W> {
         }
     }
 
-    /// Refused are handles of another store, and objects with a mapping that can never be taken away: those stay for good.
+    /// Refused are objects with a mapping that can never be taken away: those stay for good.
     fn free(&self, handle: Handle) {
         drop(self.objects.free(handle));
     }
@@ -541,16 +546,21 @@ impl<F: FrameSource, C: Compressor, W: Windows> CompressedStore<F, C, W> {
         };
     }
 
-    /// Works with what this CPU keeps for it. Who runs may change meanwhile: then two wait for each other.
+    /// Works with what this CPU keeps for it. Whoever finds that in use takes another CPU's, or makes his own for the time: he may not
+    /// be one to wait, or may have it in use himself.
     fn with_stream<R>(&self, f: impl FnOnce(&mut Stream<C::Work>) -> R) -> R {
         let cpu = usize::from(self.objects.source().memory().current().get()) % self.streams.len();
-        let mut stream = self.streams[cpu].lock();
-        f(stream.get_or_insert_with(|| {
+        let (before, from) = self.streams.split_at(cpu);
+        let new = || {
             Box::new(Stream {
                 work: self.compressor.work(),
                 room: [0; 2 * PAGE],
             })
-        }))
+        };
+        match from.iter().chain(before).find_map(Mutex::try_lock) {
+            Some(mut stream) => f(stream.get_or_insert_with(new)),
+            None => f(&mut new()),
+        }
     }
 }
 

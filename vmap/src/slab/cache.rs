@@ -293,7 +293,7 @@ where
             if self.is_untouched(object) {
                 return Some(object);
             }
-            slab.withdrawn.fetch_add(1, Ordering::Relaxed);
+            slab.withdraw(index);
         }
     }
 

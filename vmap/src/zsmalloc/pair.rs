@@ -11,8 +11,8 @@
 //!
 //! # Why a flush on one CPU is enough
 //!
-//! A window is claimed by the CPU that asks for it and cannot leave it: [`PairWindow`] is not `Send`, and a mapping made or taken away
-//! on another CPU is refused. No other CPU is ever given an address in it. Hardware that looks ahead may load a window's translations
+//! A window is claimed by the CPU that asks for it and cannot leave it: [`PairWindow`] is not `Send`, and a mapping made, used or taken
+//! away on another CPU, by a thread that has moved there, is refused. No other CPU is ever given an address in it. Hardware that looks ahead may load a window's translations
 //! on other CPUs as well, but there they are only cached, and never used: nothing is read or written through them. The one CPU that
 //! uses them flushes its own, in order with its own accesses, before the object can move or its frames go back: the object stays held
 //! inside the [`Unflushed`](pageless_fault::Unflushed) until then.
@@ -518,13 +518,19 @@ where
     ///
     /// # Errors
     ///
-    /// [`PairError::Untranslated`], or the source handed out a frame that its memory does not have.
+    /// This is not the CPU whose window it is; [`PairError::Untranslated`]; or the source handed out a frame that its memory does not have.
     pub fn with<R>(&self, look: impl FnOnce(&[u8]) -> R) -> Result<R, PairError> {
         let held = self.held();
         Ok(match self.place {
             Place::Direct => held.view_first(self.pool.memory(), look)?,
-            Place::Window(mapped) => held.view_mapped(self.window.space(), mapped.object, look)?,
+            Place::Window(mapped) => held.view_mapped(self.space_here()?, mapped.object, look)?,
         })
+    }
+
+    /// The space, for an access through the window. No other CPU than the one that flushes it may ever use what it shows.
+    fn space_here(&self) -> Result<&P::Target, UnmapError> {
+        self.window.check_cpu()?;
+        Ok(self.window.space())
     }
 
     /// Copies bytes of the object out through the mapping, from `offset` on.
@@ -537,7 +543,7 @@ where
         held.check(offset, into.len())?;
         match self.place {
             Place::Direct => held.span.read(self.pool.memory(), offset, into)?,
-            Place::Window(mapped) => self.window.space().read(plus(mapped, offset), into)?,
+            Place::Window(mapped) => self.space_here()?.read(plus(mapped, offset), into)?,
         }
         Ok(())
     }
@@ -557,7 +563,10 @@ where
         held.check(offset, bytes.len())?;
         match self.place {
             Place::Direct => held.write(self.pool.memory(), offset, bytes)?,
-            Place::Window(mapped) => self.window.space().write(plus(mapped, offset), bytes)?,
+            Place::Window(mapped) => {
+                self.window.check_cpu()?;
+                self.window.space().write(plus(mapped, offset), bytes)?;
+            }
         }
         Ok(())
     }

@@ -49,37 +49,27 @@ pub trait FrameSource: Send + Sync {
     fn give_back(&self, frame: Frame);
 }
 
-impl<F: FrameSource> FrameSource for &F {
-    type Memory = F::Memory;
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<F: FrameSource> FrameSource for $pointer {
+            type Memory = F::Memory;
 
-    fn memory(&self) -> &F::Memory {
-        (**self).memory()
-    }
+            fn memory(&self) -> &F::Memory {
+                (**self).memory()
+            }
 
-    fn take(&self, gfp: &Gfp<'_>) -> Result<Frame, NoFrame> {
-        (**self).take(gfp)
-    }
+            fn take(&self, gfp: &Gfp<'_>) -> Result<Frame, NoFrame> {
+                (**self).take(gfp)
+            }
 
-    fn give_back(&self, frame: Frame) {
-        (**self).give_back(frame);
-    }
+            fn give_back(&self, frame: Frame) {
+                (**self).give_back(frame);
+            }
+        }
+    )*};
 }
 
-impl<F: FrameSource> FrameSource for Arc<F> {
-    type Memory = F::Memory;
-
-    fn memory(&self) -> &F::Memory {
-        (**self).memory()
-    }
-
-    fn take(&self, gfp: &Gfp<'_>) -> Result<Frame, NoFrame> {
-        (**self).take(gfp)
-    }
-
-    fn give_back(&self, frame: Frame) {
-        (**self).give_back(frame);
-    }
-}
+forward!(&F, Arc<F>);
 
 impl<M: FrameMemory> FrameSource for FrameAllocator<M> {
     type Memory = M;

@@ -20,6 +20,10 @@ mod reuse;
 mod rig;
 mod small_mappings;
 mod storm;
+mod taking_apart;
+mod the_end;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod under_way;
 mod vmalloc;
 
 /// One `#[test]` for each test of each hazard, in a module named after the hazard.
@@ -82,8 +86,17 @@ macro_rules! catalogue {
             storm:
                 many_cpus_map_touch_and_unmap_at_once,
                 of_those_who_unmap_one_area_at_once_one_succeeds;
+            taking_apart:
+                a_purge_at_the_cap_leaves_the_areas_to_the_calls_behind_it,
+                a_purge_by_name_takes_all_of_them_apart,
+                whoever_needs_addresses_gets_those_that_have_been_flushed;
+            the_end:
+                under_a_spin_lock_nothing_is_shot_down_and_what_areas_own_is_lost,
+                what_areas_own_comes_back_whether_they_are_mapped_or_waiting;
             vmalloc:
+                its_frames_are_told_in_order_whatever_bytes_are_asked_for,
                 memory_is_zeroed_written_in_one_piece_and_back_after_the_flush,
+                what_is_not_its_memory_has_no_segments,
                 without_frames_nothing_is_left_behind_whichever_is_missing;
         }
     };

@@ -11,6 +11,7 @@ use pageless_vmap::area::{Vmalloc, VmallocConfig};
 pub(crate) mod failing;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) mod host;
+mod interposed;
 pub(crate) mod sim;
 
 /// What one CPU does, and the right to sleep that it has there.

@@ -1,11 +1,12 @@
 //! Hazard: an allocation that fails half-way leaves something behind.
 
 use pageless_fault::Vspace;
+use pageless_pfn::{Pfn, PfnFlags, PfnT};
 use pageless_vmap::area::{AllocAreaError, MapAreaError};
 use pageless_vmap::compound::AllocPagesError;
-use pageless_vmap::frames::{Gfp, Injection, Order};
+use pageless_vmap::frames::{Gfp, Injection, Order, PageBlock};
 
-use super::rig::{Rig, Size, on_each_machine, order};
+use super::rig::{Rig, Size, World, on_each_machine, order};
 
 const ORDER: u8 = 4;
 
@@ -74,7 +75,7 @@ fn a_mapping_that_fails_after_its_addresses_were_taken_leaves_none_of_them<R: Ri
 }
 
 /// Every second frame, so that what is free lies apart.
-fn scatter<R: Rig>(world: &super::rig::World<R>) -> Vec<super::rig::Block<'_, R>> {
+fn scatter<R: Rig>(world: &World<R>) -> Vec<super::rig::Block<'_, R>> {
     let gfp = Gfp::kernel(&world.ctx);
     let mut blocks = Vec::new();
     while let Ok(block) = world.pages.alloc(&gfp, Order::ZERO) {
@@ -151,7 +152,68 @@ fn descriptors_that_cannot_be_had_take_nothing_with_them<R: Rig>() {
     });
 }
 
+/// Frames that lie so far apart that no two of their descriptors are in one chunk; the first to be handed out first. All others are taken.
+fn far_apart<R: Rig>(world: &World<R>) -> (Vec<Pfn>, Vec<PageBlock>) {
+    let frames = world.pages.frames();
+    let gfp = Gfp::kernel(&world.ctx);
+    let mut taken = Vec::new();
+    while let Ok(block) = frames.alloc(&gfp, Order::ZERO) {
+        taken.push(block);
+    }
+    taken.sort_by_key(|block| block.pfn());
+    let first = taken[0].pfn().get();
+    let is_one = |block: &mut PageBlock| (block.pfn().get() - first).is_multiple_of(128);
+    let free: Vec<_> = taken.extract_if(.., is_one).take(1 << ORDER).collect();
+    let apart = free.iter().map(PageBlock::pfn).collect();
+    free.into_iter().rev().for_each(|block| frames.free(block));
+    (apart, taken)
+}
+
+fn no_descriptor_fails_alone<R: Rig>() {
+    R::run(Size::default(), |world| {
+        let pages = &world.pages;
+        let (frames, memmap) = (pages.frames(), pages.memmap());
+        pages.always_fall_back(true);
+        let atomic = Gfp::atomic().virtual_fallback();
+        let (apart, taken) = far_apart(&world);
+        let present = |page: &Pfn| {
+            let page = PfnT::new(*page, PfnFlags::empty()).paged().unwrap();
+            memmap.get(&world.ctx, page).unwrap()
+        };
+        for step in 0..1 << ORDER {
+            // Who must not wait finds the descriptors of the first few, and those of no other.
+            let held: Vec<_> = apart[..step].iter().map(present).collect();
+            assert!(held.iter().all(|page| page.references() == 1));
+            let failed = pages.alloc(&atomic, order(ORDER)).unwrap_err();
+            assert!(
+                matches!(failed, AllocPagesError::DescriptorNow(_)),
+                "{failed:?}"
+            );
+            assert!(
+                held.iter().all(|page| page.references() == 1),
+                "step {step}"
+            );
+            drop(held);
+            assert_eq!(world.free_frames(), 1 << ORDER, "step {step}");
+            memmap.reclaim(&world.ctx, 0).unwrap();
+            assert_eq!(memmap.counters().live_bytes, 0, "step {step}");
+            // In the same order again.
+            let again = (0..1 << ORDER).map(|_| frames.alloc(&atomic, Order::ZERO).unwrap());
+            let mut again: Vec<_> = again.collect();
+            again.sort_by_key(|block| core::cmp::Reverse(block.pfn()));
+            again.into_iter().for_each(|block| frames.free(block));
+        }
+        let held: Vec<_> = apart.iter().map(present).collect();
+        drop(pages.alloc(&atomic, order(ORDER)).unwrap());
+        drop(held);
+        assert_eq!(pages.counters().failed_descriptors, 1 << ORDER);
+        taken.into_iter().for_each(|block| frames.free(block));
+        world.nothing_remains();
+    });
+}
+
 on_each_machine! {
+    no_descriptor_fails_alone
     no_frame_fails_alone
     a_mapping_that_fails_after_its_addresses_were_taken_leaves_none_of_them
     addresses_that_run_out_take_nothing_with_them

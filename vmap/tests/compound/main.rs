@@ -6,6 +6,7 @@ extern crate alloc;
 mod atomic;
 mod failures;
 mod fragmentation;
+mod mapped_elsewhere;
 mod references;
 mod rig;
 mod round_trips;

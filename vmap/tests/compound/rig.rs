@@ -1,21 +1,26 @@
 //! The machines that the tests run on, with all that blocks of pages need.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
 
 use pageless_fault::host::{HostFrames, HostMachine, HostRam, HostVspace, HostWindow};
 use pageless_fault::shootdown::CpuId;
 use pageless_fault::sim::{SimConfig, SimMachine, SimRam, SimVspace, SimWindow};
 use pageless_fault::{
-    Completion, Cpus, Flushed, FrameMemory, MapError, MaySleep, Protection, Translations,
-    UnmapError, Untranslated, VirtAddr, Vspace, Window, WindowLen, WindowOffset, WindowRange,
+    FrameMemory, MapError, MaySleep, Protection, UnmapError, Vspace, Window, WindowLen,
+    WindowOffset, WindowRange,
 };
 use pageless_memmap::{Budget, Config, Memmap};
 use pageless_pfn::{FrameCount, Pfn, PfnRange};
 use pageless_vmap::area::{AreaSpace, VmallocConfig};
 use pageless_vmap::compound::{Page, Pages};
 use pageless_vmap::frames::{FrameAllocator, FrameConfig, Order, PerCpuPlan, WatermarkPlan};
+
+use interposed::{Between, Interposed};
+
+#[path = "../area/rig/interposed.rs"]
+mod interposed;
 
 /// How big everything is.
 #[derive(Debug, Clone, Copy)]
@@ -192,26 +197,35 @@ impl<R: Rig> World<R> {
 }
 
 /// A space that can be told to fail, and counts its pages.
-pub(crate) struct Failing<S> {
-    inner: S,
+pub(crate) type Failing<S> = Interposed<S, Count>;
+
+/// What such a space counts.
+pub(crate) struct Count {
     /// Maps that still succeed.
     left: AtomicU64,
     mapped: AtomicU64,
+    /// Whether the next `clear`, and the next `shoot`, are refused.
+    refuses_clear: AtomicBool,
+    refuses_shoot: AtomicBool,
     before_clear: Mutex<Option<Hook>>,
 }
 
 type Hook = Box<dyn FnOnce() + Send>;
 
 impl<S> Failing<S> {
-    fn new(inner: S) -> Self {
-        Failing {
-            inner,
+    fn new(space: S) -> Self {
+        let between = Count {
             left: AtomicU64::new(u64::MAX),
             mapped: AtomicU64::new(0),
+            refuses_clear: AtomicBool::new(false),
+            refuses_shoot: AtomicBool::new(false),
             before_clear: Mutex::new(None),
-        }
+        };
+        Failing { space, between }
     }
+}
 
+impl Count {
     /// Calls `hook` when something is about to be taken out of the page table for the next time.
     pub(crate) fn before_clear(&self, hook: impl FnOnce() + Send + 'static) {
         *self.before_clear.lock().unwrap() = Some(Box::new(hook));
@@ -222,44 +236,26 @@ impl<S> Failing<S> {
         self.left.store(left, Ordering::Relaxed);
     }
 
+    /// Refuses to take anything out of the page table, the next time.
+    pub(crate) fn refuse_clear(&self) {
+        self.refuses_clear.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses to shoot anything down, the next time.
+    pub(crate) fn refuse_shoot(&self) {
+        self.refuses_shoot.store(true, Ordering::Relaxed);
+    }
+
     /// Pages that show something.
     pub(crate) fn mapped(&self) -> u64 {
         self.mapped.load(Ordering::Relaxed)
     }
 }
 
-impl<S: Cpus> Cpus for Failing<S> {
-    fn cpus(&self) -> u16 {
-        self.inner.cpus()
-    }
-    fn current(&self) -> CpuId {
-        self.inner.current()
-    }
-    fn may_wait(&self) -> bool {
-        self.inner.may_wait()
-    }
-    fn relax(&self, turn: u32) {
-        self.inner.relax(turn);
-    }
-}
-
-impl<S: Translations> Translations for Failing<S> {
-    type Ticket = S::Ticket;
-
-    fn wait(&self, ticket: &S::Ticket, ctx: &MaySleep) -> Result<Completion, UnmapError> {
-        self.inner.wait(ticket, ctx)
-    }
-}
-
-impl<S: Vspace> Vspace for Failing<S> {
-    fn len(&self) -> WindowLen {
-        self.inner.len()
-    }
-    fn base(&self) -> VirtAddr {
-        self.inner.base()
-    }
+impl<S: Vspace> Between<S> for Count {
     fn map(
         &self,
+        space: &S,
         at: WindowOffset,
         frames: PfnRange,
         protection: Protection,
@@ -273,47 +269,38 @@ impl<S: Vspace> Vspace for Failing<S> {
         if left.is_err() {
             return Err(MapError::NoRoom { pages, errno: 12 });
         }
-        self.inner.map(at, frames, protection)?;
+        space.map(at, frames, protection)?;
         self.mapped.fetch_add(pages, Ordering::Relaxed);
         Ok(())
     }
-    fn translate(&self, at: WindowOffset) -> Option<Pfn> {
-        self.inner.translate(at)
-    }
-    fn clear(&self, range: WindowRange) -> Result<(), UnmapError> {
+
+    fn clear(&self, space: &S, range: WindowRange) -> Result<(), UnmapError> {
         let hook = self.before_clear.lock().unwrap().take();
         if let Some(hook) = hook {
             hook();
         }
+        if self.refuses_clear.swap(false, Ordering::Relaxed) {
+            return Err(refused(range.len()));
+        }
         let pages = (range.start().get()..range.end().get()).step_by(4096);
-        let shown = pages.filter(|page| self.translate(WindowOffset::new(*page)).is_some());
+        let shown = pages.filter(|page| space.translate(WindowOffset::new(*page)).is_some());
         let shown = shown.count() as u64;
-        self.inner.clear(range)?;
+        space.clear(range)?;
         self.mapped.fetch_sub(shown, Ordering::Relaxed);
         Ok(())
     }
-    fn shoot(&self, ranges: &[WindowRange]) -> Result<S::Ticket, UnmapError> {
-        self.inner.shoot(ranges)
+
+    fn shoot(&self, space: &S, ranges: &[WindowRange]) -> Result<S::Ticket, UnmapError> {
+        if self.refuses_shoot.swap(false, Ordering::Relaxed) {
+            return Err(refused(ranges.iter().map(|range| range.len()).sum()));
+        }
+        space.shoot(ranges)
     }
-    fn flush_here(&self, range: WindowRange) -> Result<Flushed<()>, UnmapError> {
-        self.inner.flush_here(range)
-    }
-    fn read(&self, at: WindowOffset, into: &mut [u8]) -> Result<(), Untranslated> {
-        self.inner.read(at, into)
-    }
-    fn write(&self, at: WindowOffset, from: &[u8]) -> Result<(), Untranslated> {
-        self.inner.write(at, from)
-    }
-    #[expect(unsafe_code, reason = "passes its own contract on")]
-    unsafe fn view<T>(
-        &self,
-        at: WindowOffset,
-        len: usize,
-        look: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, Untranslated> {
-        // SAFETY: the caller's word.
-        unsafe { self.inner.view(at, len, look) }
-    }
+}
+
+/// What a machine says that does not do it.
+pub(crate) fn refused(bytes: u64) -> UnmapError {
+    UnmapError::Refused { bytes, errno: 110 }
 }
 
 /// An order that is one.

@@ -42,6 +42,7 @@ fn check_block<R: Rig>(world: &World<R>, block: &Block<'_, R>, number: u64) {
         block.write(at, &pattern(n, number)[..len]).unwrap();
     }
     assert_eq!(block.nth(count), None);
+    check_segments(world, block);
     assert!(block.write(count * 4096 - 1, &[0; 2]).is_err());
     for n in 0..count {
         let mut seen = [0; 4096];
@@ -62,6 +63,24 @@ fn check_block<R: Rig>(world: &World<R>, block: &Block<'_, R>, number: u64) {
         let mut through = [0; 4096];
         block.read(n * 4096, &mut through).unwrap();
         assert!(through == seen, "page {n} by its address and by its number");
+    }
+}
+
+/// The same frames, in as few stretches as can be.
+fn check_segments<R: Rig>(world: &World<R>, block: &Block<'_, R>) {
+    let segments: Vec<_> = block.segments().collect();
+    if !block.is_virtual() {
+        assert_eq!(segments.len(), 1);
+    }
+    let mut pairs = segments.windows(2);
+    assert!(pairs.all(|pair| pair[0].try_merge(pair[1]).is_none()));
+    let frames = segments.iter().flat_map(|segment| segment.frames());
+    let count = block.order().frames().get();
+    assert!(frames.eq((0..count).map(|n| block.nth(n).unwrap())));
+    let bytes: u64 = segments.iter().map(|segment| segment.len().get()).sum();
+    assert_eq!(bytes, block.bytes());
+    if let Some(tail) = block.nth(1) {
+        assert_eq!(world.pages.compound_segments(tail).next(), None, "a tail");
     }
 }
 
@@ -87,6 +106,7 @@ fn every_page_of_every_order_is_found_from_everywhere<R: Rig>() {
                     );
                 }
                 assert_eq!(pages.compound_order(head), None);
+                assert_eq!(pages.compound_segments(head).next(), None);
                 if is_virtual && n > 0 {
                     assert_eq!(pages.addr_to_page(address), None);
                 }

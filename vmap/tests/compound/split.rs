@@ -4,10 +4,10 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pageless_fault::FrameMemory;
-use pageless_vmap::compound::SplitError;
+use pageless_vmap::compound::{NotSplit, SplitError};
 use pageless_vmap::frames::Gfp;
 
-use super::rig::{Rig, Size, on_each_machine, order};
+use super::rig::{Rig, Size, on_each_machine, order, refused};
 
 fn pages_of_a_split_block_go_one_by_one<R: Rig>() {
     R::run(Size::default(), |world| {
@@ -66,17 +66,16 @@ fn a_block_that_others_refer_to_is_not_split<R: Rig>() {
         let block = pages.alloc(&gfp, order(2)).unwrap();
         let other = block.get();
         let head = block.head();
-        let refused = pages.split_page(&world.ctx, block).unwrap_err();
-        assert_eq!(
-            refused,
-            SplitError::Shared {
-                head,
-                references: 2
-            }
-        );
+        let NotSplit { block, why } = pages.split_page(&world.ctx, block).unwrap_err();
+        let references = 2;
+        assert_eq!(why, SplitError::Shared { head, references });
         other.write(3 * 4096, b"whole").unwrap();
-        assert_eq!(other.references(), 1);
+        assert_eq!(other.references(), 2);
         drop(other);
+        // Now there is nobody else.
+        let single = pages.split_page(&world.ctx, block.unwrap()).unwrap();
+        assert_eq!(single.len(), 4);
+        drop(single);
         world.nothing_remains();
     });
 }
@@ -107,7 +106,68 @@ fn nobody_gets_a_block_while_it_is_split<R: Rig>() {
     });
 }
 
+fn a_block_whose_mapping_the_machine_does_not_take_down_comes_back_whole<R: Rig>() {
+    R::run(Size::default(), |world| {
+        let pages = &world.pages;
+        pages.always_fall_back(true);
+        let ended = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&ended);
+        let destructor = pages.register_destructor(Arc::new(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }));
+        let gfp = Gfp::kernel(&world.ctx).virtual_fallback();
+        let mut block = pages.alloc(&gfp, order(2)).unwrap();
+        block.set_destructor(destructor);
+        block.write(4090, b"across the boundary").unwrap();
+        let (head, tail, address) = (block.head(), block.nth(3).unwrap(), block.address());
+        let source = refused(4 * 4096);
+        for _ in 0..3 {
+            pages.areas().space().refuse_clear();
+            let NotSplit { block: whole, why } = pages.split_page(&world.ctx, block).unwrap_err();
+            assert_eq!(why, SplitError::Refused { head, source });
+            block = whole.unwrap();
+            assert_eq!((block.references(), block.order().get()), (1, 2));
+            assert!(block.is_virtual());
+            assert_eq!((block.address(), block.nth(3)), (address, Some(tail)));
+            let mut seen = [0; 19];
+            block.read(4090, &mut seen).unwrap();
+            assert_eq!(&seen, b"across the boundary");
+            assert_eq!(pages.get_page(tail).unwrap().head(), head);
+            assert_eq!(pages.self_check(), Ok((1, 4)));
+        }
+        assert_eq!((pages.counters().lost, pages.counters().split), (0, 0));
+        // It ends as it would have: with its destructor, and its frames come back.
+        drop(block);
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+        world.nothing_remains();
+    });
+}
+
+fn a_block_whose_shootdown_fails_is_lost_and_no_other<R: Rig>() {
+    R::run(Size::default(), |world| {
+        let pages = &world.pages;
+        pages.always_fall_back(true);
+        let gfp = Gfp::kernel(&world.ctx).virtual_fallback();
+        let all = world.free_frames();
+        let kept = pages.alloc(&gfp, order(2)).unwrap();
+        let block = pages.alloc(&gfp, order(2)).unwrap();
+        let head = block.head();
+        pages.areas().space().refuse_shoot();
+        let NotSplit { block, why } = pages.split_page(&world.ctx, block).unwrap_err();
+        assert!(block.is_none());
+        let source = refused(4 * 4096);
+        assert_eq!(why, SplitError::Unproved { head, source });
+        assert_eq!((pages.counters().lost, pages.counters().split), (1, 0));
+        assert!(pages.get_page(head).is_none());
+        let single = pages.split_page(&world.ctx, kept).unwrap();
+        drop(single);
+        assert_eq!(world.free_frames(), all - 4, "its frames never come back");
+    });
+}
+
 on_each_machine! {
+    a_block_whose_mapping_the_machine_does_not_take_down_comes_back_whole
+    a_block_whose_shootdown_fails_is_lost_and_no_other
     nobody_gets_a_block_while_it_is_split
     pages_of_a_split_block_go_one_by_one
     a_block_that_others_refer_to_is_not_split

@@ -6,6 +6,8 @@ extern crate alloc;
 
 mod broken;
 mod explored;
+#[path = "../area/rig/interposed.rs"]
+mod interposed;
 mod kept_address;
 mod slots;
 mod space;

@@ -1,12 +1,9 @@
 //! Address space whose shootdowns can be broken on purpose.
 
-use pageless_fault::shootdown::CpuId;
 use pageless_fault::sim::SimVspace;
-use pageless_fault::{
-    Completion, Cpus, Flushed, MapError, MaySleep, Protection, Translations, UnmapError,
-    Untranslated, VirtAddr, Vspace, WindowLen, WindowOffset, WindowRange,
-};
-use pageless_pfn::{Pfn, PfnRange};
+use pageless_fault::{Translations, UnmapError, Vspace, WindowRange};
+
+use crate::interposed::{Between, Interposed};
 
 type Ticket = <SimVspace as Translations>::Ticket;
 
@@ -25,101 +22,29 @@ pub(crate) enum Fault {
     LastPageMissed,
 }
 
-/// The space of a [`SimVspace`].
-#[derive(Debug)]
-pub(crate) struct Space {
-    inner: SimVspace,
-    fault: Fault,
-}
+/// The space of a [`SimVspace`], with that wrong.
+pub(crate) type Space = Interposed<SimVspace, Fault>;
 
-impl Space {
-    pub(crate) fn new(inner: SimVspace, fault: Fault) -> Self {
-        Space { inner, fault }
-    }
-}
-
-impl Cpus for Space {
-    fn cpus(&self) -> u16 {
-        self.inner.cpus()
-    }
-    fn current(&self) -> CpuId {
-        self.inner.current()
-    }
-    fn may_wait(&self) -> bool {
-        self.inner.may_wait()
-    }
-    fn relax(&self, turn: u32) {
-        self.inner.relax(turn);
-    }
-}
-
-impl Translations for Space {
-    type Ticket = Ticket;
-
-    fn wait(&self, ticket: &Ticket, ctx: &MaySleep) -> Result<Completion, UnmapError> {
-        self.inner.wait(ticket, ctx)
-    }
-}
-
-impl Vspace for Space {
-    fn len(&self) -> WindowLen {
-        self.inner.len()
-    }
-    fn base(&self) -> VirtAddr {
-        self.inner.base()
-    }
-    fn map(
-        &self,
-        at: WindowOffset,
-        frames: PfnRange,
-        protection: Protection,
-    ) -> Result<(), MapError> {
-        self.inner.map(at, frames, protection)
-    }
-    fn translate(&self, at: WindowOffset) -> Option<Pfn> {
-        self.inner.translate(at)
-    }
-    fn clear(&self, range: WindowRange) -> Result<(), UnmapError> {
-        self.inner.clear(range)
-    }
-    fn shoot(&self, ranges: &[WindowRange]) -> Result<Ticket, UnmapError> {
-        match self.fault {
-            Fault::None => self.inner.shoot(ranges),
-            Fault::NobodyTold => self.inner.shoot(&[]),
+impl Between<SimVspace> for Fault {
+    fn shoot(&self, space: &SimVspace, ranges: &[WindowRange]) -> Result<Ticket, UnmapError> {
+        match self {
+            Fault::None => space.shoot(ranges),
+            Fault::NobodyTold => space.shoot(&[]),
             Fault::OnlyHere => {
                 for range in ranges {
-                    self.inner.flush_here(*range)?;
+                    space.flush_here(*range)?;
                 }
-                self.inner.shoot(&[])
+                space.shoot(&[])
             }
-            Fault::FirstRangeOnly => self.inner.shoot(&ranges[..1]),
+            Fault::FirstRangeOnly => space.shoot(&ranges[..1]),
             Fault::LastPageMissed => {
                 let shorter = |range: &WindowRange| {
                     let len = range.len().checked_sub(4096).filter(|len| *len > 0)?;
                     WindowRange::try_new(range.start(), len)
                 };
                 let shorter: Vec<_> = ranges.iter().filter_map(shorter).collect();
-                self.inner.shoot(&shorter)
+                space.shoot(&shorter)
             }
         }
-    }
-    fn flush_here(&self, range: WindowRange) -> Result<Flushed<()>, UnmapError> {
-        self.inner.flush_here(range)
-    }
-    fn read(&self, at: WindowOffset, into: &mut [u8]) -> Result<(), Untranslated> {
-        self.inner.read(at, into)
-    }
-    fn write(&self, at: WindowOffset, from: &[u8]) -> Result<(), Untranslated> {
-        self.inner.write(at, from)
-    }
-    #[expect(unsafe_code, reason = "passes its own contract on")]
-    unsafe fn view<T>(
-        &self,
-        at: WindowOffset,
-        len: usize,
-        look: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, Untranslated> {
-        // SAFETY: the caller's word.
-        unsafe { self.inner.view(at, len, look) }
     }
 }

@@ -108,7 +108,10 @@ impl World {
             .lazy_max(ByteLen::new(setup.lazy * 4096))
             .nodes(cpus.min(4))
             .ram_block(FrameCount::new(128));
-        let space = Space::new(reserve(setup.pages), setup.fault);
+        let space = Space {
+            space: reserve(setup.pages),
+            between: setup.fault,
+        };
         let areas = Arc::new(AreaSpace::new(space, config));
         let config = Config {
             chunk: ChunkSize::MIN,

@@ -99,7 +99,36 @@ fn an_object_written_while_it_was_free_is_withdrawn<R: Rig>() {
     });
 }
 
+/// Freed, written and freed again: it is nobody's to free, and its slab stays while somebody has another object of it.
+fn an_object_that_was_withdrawn_is_not_taken_back<R: Rig>() {
+    R::run(Size::default(), |world| {
+        let pages = &world.pages;
+        let gfp = Gfp::kernel(&world.ctx);
+        for is_virtual in [false, true] {
+            pages.always_fall_back(is_virtual);
+            let cache = SlabCache::new(Arc::clone(pages), config(true)).unwrap();
+            let spoilt = cache.alloc(&gfp).unwrap();
+            cache.free(spoilt).unwrap();
+            pages.write(spoilt, &[0]).unwrap();
+            let kept = cache.alloc(&gfp).unwrap();
+            assert_eq!(cache.statistics().damaged, 1);
+            let again = Err(SlabFreeError::AlreadyFree { address: spoilt });
+            assert_eq!(cache.free(spoilt), again);
+            cache.self_check().unwrap();
+            cache.shrink(&world.ctx);
+            assert_eq!(cache.statistics().slabs, 1, "with an object that is out");
+            pages.write(kept, &[1; 120]).unwrap();
+            cache.free(kept).unwrap();
+            cache.shrink(&world.ctx);
+            assert_eq!(cache.statistics().slabs, 0);
+            drop(cache);
+            world.nothing_remains();
+        }
+    });
+}
+
 on_each_machine! {
+    an_object_that_was_withdrawn_is_not_taken_back
     a_link_that_was_overwritten_leads_nowhere
     an_overrun_is_reported_by_whoever_frees
     an_object_written_while_it_was_free_is_withdrawn

@@ -212,6 +212,45 @@ fn another_cpu_can_neither_map_in_a_window_nor_take_away_what_is_mapped_there() 
     assert_eq!(machine.stale_hits(), 0, "{:?}", machine.incidents());
 }
 
+/// A thread that moves takes a mapping along: what it read through it on another CPU that CPU would have cached, and nobody would tell it.
+#[test]
+fn another_cpu_reads_nothing_through_a_mapping() {
+    let machine = SimMachine::new(SimConfig::default()).unwrap();
+    let ram = machine.ram(FrameCount::new(16)).unwrap();
+    let space = machine
+        .reserve_vspace(WindowLen::covering(1).unwrap())
+        .unwrap();
+    let frames = Frames::new(&ram);
+    let pool = Zsmalloc::new(&frames);
+    let windows = PairWindows::new(&space, range(1));
+    let ctx = MaySleep::claim();
+    let not_own = PairError::Unmap(UnmapError::NotOwn {
+        owner: CpuId::new(0),
+        caller: CpuId::new(1),
+    });
+    let moved = |f: &mut dyn FnMut()| machine.run_on(CpuId::new(1), |_| f()).unwrap();
+    machine
+        .run_on(CpuId::new(0), |_| {
+            let mut window = windows.claim(&ctx).unwrap().with_policy(MapPolicy::Always);
+            for stored in 1..4 {
+                let handle = store(&pool, &[stored; 100]);
+                let mut mapping = window.map(&pool, &handle, Protection::ReadWrite).unwrap();
+                moved(&mut || {
+                    let mut seen = [0];
+                    assert_eq!(mapping.read(0, &mut seen), Err(not_own), "{seen:?}");
+                    assert_eq!(mapping.with(|bytes| bytes[0]), Err(not_own));
+                    assert_eq!(mapping.write(0, &[9]), Err(not_own));
+                });
+                assert_eq!(mapping.with(|bytes| bytes[0]), Ok(stored));
+                mapping.unmap().unwrap();
+                // Its frame goes with it.
+                pool.free(handle).unwrap();
+            }
+        })
+        .unwrap();
+    assert_eq!(machine.stale_hits(), 0, "{:?}", machine.incidents());
+}
+
 on_each_machine! {
     a_mapping_shows_what_the_other_ways_show
     what_is_written_through_a_mapping_is_in_the_object

@@ -3,12 +3,12 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::OnceLock;
 
-use pageless_fault::shootdown::CpuId;
 use pageless_fault::{
-    Completion, Cpus, Flushed, MapError, MaySleep, Protection, Translations, UnmapError,
-    Untranslated, VirtAddr, Vspace, WindowLen, WindowOffset, WindowRange,
+    Completion, MapError, MaySleep, Protection, UnmapError, Vspace, WindowOffset, WindowRange,
 };
-use pageless_pfn::{Pfn, PfnRange};
+use pageless_pfn::PfnRange;
+
+use super::interposed::{Between, Interposed};
 
 /// One kind of step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +25,11 @@ pub(crate) enum Step {
 
 type Hook = Box<dyn Fn(Step) + Send + Sync>;
 
-/// Everything as `space` does it, but for what has been planned.
-pub(crate) struct Failing<S> {
-    space: S,
+/// Everything as `S` does it, but for what has been planned.
+pub(crate) type Failing<S> = Interposed<S, Plan>;
+
+/// What is to go wrong.
+pub(crate) struct Plan {
     /// For each kind: the visit that fails, from 0; then all goes on. `u64::MAX`: none.
     planned: [AtomicU64; 4],
     visits: [AtomicU64; 4],
@@ -38,16 +40,18 @@ pub(crate) struct Failing<S> {
 
 impl<S> Failing<S> {
     pub(crate) fn new(space: S) -> Self {
-        Failing {
-            space,
+        let between = Plan {
             planned: [const { AtomicU64::new(u64::MAX) }; 4],
             visits: [const { AtomicU64::new(0) }; 4],
             no_room: AtomicBool::new(false),
             hook: OnceLock::new(),
-        }
+        };
+        Failing { space, between }
     }
+}
 
-    /// From now on calls `hook` before mappings, clearings, questions for the beginning and turns of waiting.
+impl Plan {
+    /// From now on calls `hook` before mappings, clearings, waits for shootdowns, questions for the beginning and turns of waiting.
     pub(crate) fn before_steps(&self, hook: impl Fn(Step) + Send + Sync + 'static) {
         assert!(self.hook.set(Box::new(hook)).is_ok(), "a second hook");
     }
@@ -84,48 +88,22 @@ impl<S> Failing<S> {
 
 const REFUSED: UnmapError = UnmapError::Refused { bytes: 0, errno: 5 };
 
-impl<S: Vspace> Cpus for Failing<S> {
-    fn cpus(&self) -> u16 {
-        self.space.cpus()
-    }
-
-    fn current(&self) -> CpuId {
-        self.space.current()
-    }
-
-    fn may_wait(&self) -> bool {
-        self.space.may_wait()
-    }
-
-    fn relax(&self, turn: u32) {
+impl<S: Vspace> Between<S> for Plan {
+    fn before_relax(&self) {
         self.call_hook(Step::Relax);
-        self.space.relax(turn);
-    }
-}
-
-impl<S: Vspace> Translations for Failing<S> {
-    type Ticket = S::Ticket;
-
-    fn wait(&self, ticket: &S::Ticket, ctx: &MaySleep) -> Result<Completion, UnmapError> {
-        let reached = self.space.wait(ticket, ctx)?;
-        if self.fails(Step::Wait) {
-            return Ok(Completion::Invalidated);
-        }
-        Ok(reached)
-    }
-}
-
-impl<S: Vspace> Vspace for Failing<S> {
-    fn len(&self) -> WindowLen {
-        self.space.len()
     }
 
-    fn base(&self) -> VirtAddr {
+    fn before_base(&self) {
         self.call_hook(Step::Base);
-        self.space.base()
     }
 
-    fn map(&self, at: WindowOffset, frames: PfnRange, how: Protection) -> Result<(), MapError> {
+    fn map(
+        &self,
+        space: &S,
+        at: WindowOffset,
+        frames: PfnRange,
+        protection: Protection,
+    ) -> Result<(), MapError> {
         self.call_hook(Step::Map);
         if self.fails(Step::Map) {
             return Err(match self.no_room.load(Ordering::Relaxed) {
@@ -138,47 +116,35 @@ impl<S: Vspace> Vspace for Failing<S> {
                 },
             });
         }
-        self.space.map(at, frames, how)
+        space.map(at, frames, protection)
     }
 
-    fn translate(&self, at: WindowOffset) -> Option<Pfn> {
-        self.space.translate(at)
-    }
-
-    fn clear(&self, range: WindowRange) -> Result<(), UnmapError> {
+    fn clear(&self, space: &S, range: WindowRange) -> Result<(), UnmapError> {
         self.call_hook(Step::Clear);
         if self.fails(Step::Clear) {
             return Err(REFUSED);
         }
-        self.space.clear(range)
+        space.clear(range)
     }
 
-    fn shoot(&self, ranges: &[WindowRange]) -> Result<S::Ticket, UnmapError> {
+    fn shoot(&self, space: &S, ranges: &[WindowRange]) -> Result<S::Ticket, UnmapError> {
         if self.fails(Step::Shoot) {
             return Err(REFUSED);
         }
-        self.space.shoot(ranges)
+        space.shoot(ranges)
     }
 
-    fn flush_here(&self, range: WindowRange) -> Result<Flushed<()>, UnmapError> {
-        self.space.flush_here(range)
-    }
-
-    fn read(&self, at: WindowOffset, into: &mut [u8]) -> Result<(), Untranslated> {
-        self.space.read(at, into)
-    }
-
-    fn write(&self, at: WindowOffset, from: &[u8]) -> Result<(), Untranslated> {
-        self.space.write(at, from)
-    }
-
-    unsafe fn view<R>(
+    fn wait(
         &self,
-        at: WindowOffset,
-        len: usize,
-        look: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R, Untranslated> {
-        // SAFETY: the caller's promise is the one that is asked for.
-        unsafe { self.space.view(at, len, look) }
+        space: &S,
+        ticket: &S::Ticket,
+        ctx: &MaySleep,
+    ) -> Result<Completion, UnmapError> {
+        self.call_hook(Step::Wait);
+        let reached = space.wait(ticket, ctx)?;
+        if self.fails(Step::Wait) {
+            return Ok(Completion::Invalidated);
+        }
+        Ok(reached)
     }
 }
