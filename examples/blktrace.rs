@@ -86,7 +86,9 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Box<dyn core::e
             writeln!(out, "{:>12}: {}", format!("{action:?}"), counts.get(action))?;
         }
     }
-    let directory = arguments.directory.display();
-    writeln!(out, "now: blkparse -D {directory} -i null0")?;
+    // As a shell takes it, whatever its name.
+    let directory = arguments.directory.display().to_string();
+    let directory = directory.replace('\'', r"'\''");
+    writeln!(out, "now: blkparse -D '{directory}' -i null0")?;
     Ok(())
 }

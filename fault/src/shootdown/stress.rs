@@ -137,6 +137,8 @@ impl World {
                         std::thread::yield_now();
                     }
                 }
+                // Where all threads share a processor, the others seldom meet it awake otherwise.
+                3 => std::thread::yield_now(),
                 _ => {}
             }
             if self.mailbox.pending() {
