@@ -283,6 +283,8 @@ impl<S: Vspace> AreaSpace<S> {
                 found.areas.extend(waiting);
             }
         }
+        // So that they come back in the order of their addresses: the next areas there are neighbours in the books, too.
+        found.areas.sort_unstable_by_key(|area| area.pages().0);
         found.ram = self.ram.dirty_runs(number);
         found
     }

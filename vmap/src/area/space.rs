@@ -417,6 +417,7 @@ impl<S: Vspace> AreaSpace<S> {
     }
 
     /// One run. What waits for a shootdown takes the machine's room as well, on the host a mapping of the kernel for each run.
+    #[inline]
     pub(crate) fn map_run(
         &self,
         context: Context<'_>,
@@ -424,14 +425,16 @@ impl<S: Vspace> AreaSpace<S> {
         run: PfnRange,
         protection: Protection,
     ) -> Result<(), MapError> {
-        let mapped = self.space.map(at, run, protection);
-        match (mapped, context) {
-            (Err(MapError::NoRoom { .. }), Context::MaySleep(ctx)) => {
+        let Err(error) = self.space.map(at, run, protection) else {
+            return Ok(());
+        };
+        match (error, context) {
+            (MapError::NoRoom { .. }, Context::MaySleep(ctx)) => {
                 // If nothing can be proved gone there is no more room, and the second try says so.
                 let _ = self.purge_to(ctx, Depth::Quarter);
                 self.space.map(at, run, protection)
             }
-            (mapped, _) => mapped,
+            (error, _) => Err(error),
         }
     }
 

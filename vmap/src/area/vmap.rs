@@ -342,13 +342,15 @@ impl Iterator for Runs<'_> {
 
     fn next(&mut self) -> Option<PfnRange> {
         let first = self.0.first()?.pfn();
-        let len = self
-            .0
-            .iter()
-            .zip(0_u64..)
-            .take_while(|(frame, n)| first.checked_add(FrameCount::new(*n)) == Some(frame.pfn()))
-            .count();
-        self.0 = &self.0[len..];
-        PfnRange::try_new(first, FrameCount::new(len as u64)).ok()
+        let mut count = FrameCount::new(1);
+        let mut rest = &self.0[1..];
+        while let [frame, others @ ..] = rest
+            && first.checked_add(count) == Some(frame.pfn())
+        {
+            count = FrameCount::new(count.get() + 1);
+            rest = others;
+        }
+        self.0 = rest;
+        PfnRange::try_new(first, count).ok()
     }
 }
