@@ -403,30 +403,20 @@ impl<S: Vspace> AreaSpace<S> {
         }
         self.catch_up(ctx);
         let run = self.take_ram(ctx, pages)?;
-        let at = run.span().first();
-        let mut mapped = 0;
-        for frames in runs {
-            if frames.is_empty() {
-                continue;
-            }
-            let left = pages - mapped;
-            assert!(frames.count().get() <= left, "more frames than pages");
-            let context = Context::MaySleep(ctx);
-            if let Err(source) = self.map_run(context, offset(at + mapped), frames, protection) {
-                self.count_failure();
-                self.undo_ram(run, mapped);
-                return Err(MapRamError::Map {
-                    index: mapped,
-                    source,
-                });
-            }
-            mapped += frames.count().get();
+        let (context, mut mapped) = (Context::MaySleep(ctx), 0);
+        if let Err(source) = self.map_in_a_row(context, run.span(), &mut mapped, runs, protection) {
+            self.count_failure();
+            self.undo_ram(run, mapped);
+            return Err(MapRamError::Map {
+                index: mapped,
+                source,
+            });
         }
         self.count().ram_mapped.add(1);
         Ok(RamMapping {
             tag: self.tag,
             run,
-            address: self.address_of(at),
+            address: self.address_of(run.span().first()),
         })
     }
 

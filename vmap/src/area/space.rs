@@ -395,23 +395,39 @@ impl<S: Vspace> AreaSpace<S> {
         protection: Protection,
     ) -> Result<(), MapAreaError> {
         assert_eq!(area.tag, self.tag, "an area of another space");
+        let span = area.span.head(area.pages);
+        self.map_in_a_row(context, span, &mut area.mapped, runs, protection)
+            .map_err(|source| MapAreaError::Map {
+                index: area.mapped,
+                source,
+            })
+    }
+
+    /// Makes `runs` appear one behind the other in `span`, of which the first `mapped` pages show something already; `mapped` says at any
+    /// time how many do.
+    ///
+    /// # Panics
+    ///
+    /// There are more frames than pages left.
+    pub(crate) fn map_in_a_row(
+        &self,
+        context: Context<'_>,
+        span: Span,
+        mapped: &mut u64,
+        runs: impl IntoIterator<Item = PfnRange>,
+        protection: Protection,
+    ) -> Result<(), MapError> {
         for run in runs {
-            let count = run.count().get();
+            let (count, left) = (run.count().get(), span.pages() - *mapped);
             assert!(
-                count <= area.pages - area.mapped,
-                "{count} frames for the {} pages that are left of an area",
-                area.pages - area.mapped
+                count <= left,
+                "{count} frames for the {left} pages that are left"
             );
-            if count == 0 {
-                continue;
+            if count > 0 {
+                let at = offset(span.first() + *mapped);
+                self.map_run(context, at, run, protection)?;
+                *mapped += count;
             }
-            let at = offset(area.span.first() + area.mapped);
-            self.map_run(context, at, run, protection)
-                .map_err(|source| MapAreaError::Map {
-                    index: area.mapped,
-                    source,
-                })?;
-            area.mapped += count;
         }
         Ok(())
     }
@@ -1018,7 +1034,9 @@ impl<S: Vspace> AreaSpace<S> {
 
     pub(crate) fn purge_if_due(&self, ctx: &MaySleep) -> Result<(), UnmapError> {
         if self.config.always_eager {
-            self.purge(ctx).map(|_| ())
+            let purged = self.purge_to(ctx, Depth::Quarter);
+            self.take_all_apart(ctx, Depth::Quarter);
+            purged.map(|_| ())
         } else {
             self.purge_if_over(ctx)
         }
