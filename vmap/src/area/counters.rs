@@ -13,9 +13,6 @@ pub(crate) struct Counts {
     pub(crate) unmapped: Count,
     pub(crate) deferred: Count,
     pub(crate) not_found: Count,
-    pub(crate) ram_mapped: Count,
-    pub(crate) ram_unmapped: Count,
-    pub(crate) ram_blocks: Count,
     pub(crate) failed: Count,
 }
 

@@ -162,6 +162,19 @@ struct CpuBlocks {
     last: PageNumber,
     /// The number of the purge that looks here next: it covers what is dirty now.
     next_purge: u64,
+    /// What has been done here so far. Under the lock that is taken anyway, and not in a shared word.
+    done: RamCounts,
+}
+
+/// What has been done so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RamCounts {
+    /// Small mappings made.
+    pub(crate) mapped: u64,
+    /// Small mappings taken down.
+    pub(crate) unmapped: u64,
+    /// Blocks made.
+    pub(crate) blocks: u64,
 }
 
 impl CpuBlocks {
@@ -179,6 +192,7 @@ impl CpuBlocks {
         }
         let (block, at) = found?;
         self.last = block;
+        self.done.mapped += 1;
         if let Some(books) = self.blocks.get_mut(&block) {
             books.used.set(at, pages);
         }
@@ -285,6 +299,18 @@ impl RamBlocks {
                     .sum::<u64>()
             })
             .sum()
+    }
+
+    /// What all CPUs have done so far.
+    pub(crate) fn done(&self) -> RamCounts {
+        self.cpus.iter().fold(RamCounts::default(), |sum, blocks| {
+            let done = blocks.0.lock().done;
+            RamCounts {
+                mapped: sum.mapped + done.mapped,
+                unmapped: sum.unmapped + done.unmapped,
+                blocks: sum.blocks + done.blocks,
+            }
+        })
     }
 
     /// Pages that are mapped now, with where they are.
@@ -412,7 +438,6 @@ impl<S: Vspace> AreaSpace<S> {
                 source,
             });
         }
-        self.count().ram_mapped.add(1);
         Ok(RamMapping {
             tag: self.tag,
             run,
@@ -440,10 +465,9 @@ impl<S: Vspace> AreaSpace<S> {
         if let Err(error) = self.space.clear(run.span().range()) {
             return Err((mapping, owned, error));
         }
-        self.count().ram_unmapped.add(1);
         Ok(Aliased {
             tag: self.tag,
-            number: self.dirty_ram(run),
+            number: self.dirty_ram(run, 1),
             owned: ManuallyDrop::new(owned),
         })
     }
@@ -489,7 +513,6 @@ impl<S: Vspace> AreaSpace<S> {
             Order::ZERO,
             AreaKind::RamBlock,
         )?;
-        self.count().ram_blocks.add(1);
         let (block, span) = Area::into_span(area);
         let mut used = Bits::NONE;
         used.set(0, pages);
@@ -504,11 +527,13 @@ impl<S: Vspace> AreaSpace<S> {
         let mut blocks = blocks.lock();
         blocks.blocks.insert(block, books);
         blocks.last = block;
+        blocks.done.blocks += 1;
+        blocks.done.mapped += 1;
         Ok(run((block, 0)))
     }
 
-    /// Pages that are in no page table any more wait for the next purge: its number.
-    fn dirty_ram(&self, run: RamRun) -> u64 {
+    /// Pages that are in no page table any more wait for the next purge: its number. With them, so many mappings have ended.
+    fn dirty_ram(&self, run: RamRun, ended: u64) -> u64 {
         // Before it can be found, as with areas.
         self.lazy_pages.add(self.here(), run.pages);
         let mut blocks = self.ram.cpus[usize::from(run.cpu)].0.lock();
@@ -516,6 +541,7 @@ impl<S: Vspace> AreaSpace<S> {
             books.used.clear(run.first, run.pages);
             books.dirty.set(run.first, run.pages);
         }
+        blocks.done.unmapped += ended;
         blocks.next_purge
     }
 
@@ -537,13 +563,15 @@ impl<S: Vspace> AreaSpace<S> {
             if let Some(books) = blocks.blocks.get_mut(&run.block) {
                 books.used.clear(never.first, never.pages);
             }
+            // It was counted when its pages were taken.
+            blocks.done.mapped -= 1;
         }
         if mapped == 0 {
             return;
         }
         match self.space.clear(tried.span().range()) {
             Ok(()) => {
-                let _number = self.dirty_ram(tried);
+                let _number = self.dirty_ram(tried, 0);
             }
             // Still mapped: never to be used again, and in the books as lost.
             Err(_) => self.purge.counts.quarantined_pages.add(mapped),

@@ -658,7 +658,11 @@ impl<S: Vspace> AreaSpace<S> {
 
     /// What has been done so far.
     pub fn counters(&self) -> AreaCounters {
+        let ram = self.ram.done();
         let mut sum = AreaCounters {
+            ram_mapped: ram.mapped,
+            ram_unmapped: ram.unmapped,
+            ram_blocks: ram.blocks,
             lazy_pages: self.lazy(),
             purges: self.purge.counts.purges.get(),
             purged_areas: self.purge.counts.areas.get(),
@@ -681,9 +685,6 @@ impl<S: Vspace> AreaSpace<S> {
             sum.deferred += counts.deferred.get();
             sum.not_found += counts.not_found.get();
             sum.failed += counts.failed.get();
-            sum.ram_mapped += counts.ram_mapped.get();
-            sum.ram_unmapped += counts.ram_unmapped.get();
-            sum.ram_blocks += counts.ram_blocks.get();
         }
         sum
     }
