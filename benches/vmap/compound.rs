@@ -123,8 +123,14 @@ fn built(round: usize, pairs: usize) -> [Pairs; 3] {
         ours = virtually();
     }
     assert!(ours.is_virtual() && !theirs.is_virtual());
-    write(&ours);
-    write(&theirs);
+    // Who is touched first gets the kernel's memory first.
+    let mut touched = [&ours, &theirs];
+    if round / 2 % 2 == 1 {
+        touched.reverse();
+    }
+    for block in touched {
+        write(block);
+    }
     let (mut one, mut other) = (fastrand::Rng::with_seed(1), fastrand::Rng::with_seed(1));
     let taken = [
         ratios::alternate(pairs, || read(&ours), || read(&theirs)),
@@ -144,7 +150,8 @@ fn built(round: usize, pairs: usize) -> [Pairs; 3] {
 /// Adds the lines of this section.
 pub(crate) fn measure(report: &mut Report) {
     cpus::pin(0);
-    let (rounds, pairs) = (report.scaled(8, 2), report.scaled(60, 20));
+    // Many blocks rather than many samples of each.
+    let (rounds, pairs) = (report.scaled(40, 4), report.scaled(12, 8));
     let taken = (1..rounds).fold(built(0, pairs), |taken, round| {
         let [read, write, random] = taken;
         let [more_read, more_write, more_random] = built(round, pairs);

@@ -173,8 +173,9 @@ fn a_lost_interrupt_costs_what_it_covered_and_leaves_nothing_stale() {
             let setup = Setup::new(4, policy, seed);
             let setup = Setup {
                 machine: SimConfig {
-                    // Soon enough for the scheduler not to call it a deadlock.
-                    patience: 16,
+                    // Soon enough for the scheduler not to call it a deadlock: it lets a task that only waits take 16 turns, of all its waits
+                    // together.
+                    patience: 8,
                     ..setup.machine
                 },
                 lost: 1 + seed as u32 % 3,
