@@ -157,14 +157,14 @@ impl<S: Vspace> AreaSpace<S> {
     /// Takes all areas apart that have been flushed.
     pub(crate) fn take_all_apart(&self, ctx: &MaySleep, depth: Depth) {
         for node in &self.nodes {
-            while node.flushed.load(Ordering::Relaxed) > 0 {
-                self.take_apart(ctx, node, AT_ONCE, depth);
-            }
+            // Until its list has been seen empty, under the lock: what the hint says may be of before, and who has taken the last of them is
+            // known to `releases` only when he gives the lock back.
+            while self.take_apart(ctx, node, AT_ONCE, depth) {}
         }
     }
 
-    /// Takes up to `most` areas of `node` apart: addresses first, and then, with no lock held, what they owned.
-    fn take_apart(&self, ctx: &MaySleep, node: &Node, most: usize, depth: Depth) {
+    /// Takes up to `most` areas of `node` apart: addresses first, and then, with no lock held, what they owned. False if there are none.
+    fn take_apart(&self, ctx: &MaySleep, node: &Node, most: usize, depth: Depth) -> bool {
         let mut spans = Vec::new();
         let (taken, releasing) = {
             let mut areas = node.areas.lock();
@@ -172,7 +172,7 @@ impl<S: Vspace> AreaSpace<S> {
             let taken = areas.flushed.split_off(rest);
             node.flushed.store(rest as u64, Ordering::Relaxed);
             if taken.is_empty() {
-                return;
+                return false;
             }
             // A planted fault has given the addresses out already: what is there now is somebody else's.
             if !Mutant::RangeReusedBeforeFlush.active() {
@@ -203,5 +203,6 @@ impl<S: Vspace> AreaSpace<S> {
             self.purge.counts.released.add(pages);
         }
         drop(releasing);
+        true
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Node {
     pub(crate) areas: Mutex<Areas>,
     /// Ranges that came from the CPUs of this node.
     pub(crate) pools: Mutex<Pools>,
-    /// How many areas are in `flushed`. `Relaxed`: written under the lock of `areas`, and a hint to everybody else.
+    /// How many areas are in `flushed`. `Relaxed`: written under the lock of `areas`, and no more than a hint to whoever has not got that.
     pub(crate) flushed: AtomicU64,
     /// What the CPUs of this node did.
     pub(crate) counts: Counts,

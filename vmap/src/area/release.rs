@@ -26,8 +26,8 @@ impl Unreachable<'_> {
 
 /// What an area owns while it is mapped, and until its shootdown is proved: references, frames, whatever must outlive the mapping.
 ///
-/// [`release`](Self::release) is called once, by whoever takes the area apart after its shootdown, with no lock held. What could not be proved gone is never
-/// released: it leaks.
+/// [`release`](Self::release) is called once, by whoever takes the area apart after its shootdown, with no lock held. What could not be
+/// proved gone is never released: it leaks.
 ///
 /// ```
 /// use pageless_fault::MaySleep;

@@ -29,7 +29,8 @@ use crate::mutant::Mutant;
 /// [`vmap`](Self::vmap) takes a list of frames of any kind. Those that have a descriptor are referenced, and the references
 /// are given back when the shootdown of the area is proved, not before; those that have none are just shown. The
 /// caller's list is only read. So whoever maps a frame with a descriptor may forget it at once (if a reference of these
-/// [`Descriptors`] keeps the frame), and whoever maps one without must keep it until a [`purge`](Self::purge) that began after [`vunmap`](Self::vunmap).
+/// [`Descriptors`] keeps the frame), and whoever maps one without must keep it until a [`purge`](Self::purge) that began after
+/// [`vunmap`](Self::vunmap).
 ///
 /// # Context
 ///

@@ -12,7 +12,8 @@
 //! # Why a flush on one CPU is enough
 //!
 //! A window is claimed by the CPU that asks for it and cannot leave it: [`PairWindow`] is not `Send`, and a mapping made, used or taken
-//! away on another CPU, by a thread that has moved there, is refused. No other CPU is ever given an address in it. Hardware that looks ahead may load a window's translations
+//! away on another CPU, by a thread that has moved there, is refused. No other CPU is ever given an address in it. Hardware that looks
+//! ahead may load a window's translations
 //! on other CPUs as well, but there they are only cached, and never used: nothing is read or written through them. The one CPU that
 //! uses them flushes its own, in order with its own accesses, before the object can move or its frames go back: the object stays held
 //! inside the [`Unflushed`](pageless_fault::Unflushed) until then.

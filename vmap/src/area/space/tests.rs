@@ -241,3 +241,20 @@ fn addresses_that_were_lent_come_back_only_after_a_shootdown() {
         assert_eq!(areas.counters().purged_pages, 6);
     });
 }
+
+#[test]
+fn a_purge_by_name_looks_into_the_list_and_not_at_the_hint() {
+    on_a_machine(|world, ctx| {
+        let areas = &world.areas;
+        let at = world.map(Context::MaySleep(ctx)).unwrap();
+        areas.unmap_at(ctx, at).unwrap();
+        // At the cap it would be left to the next call.
+        areas.purge_to(ctx, super::Depth::Quarter).unwrap();
+        assert_eq!((areas.counters().flushed_areas, world.released()), (1, 0));
+        // Somebody else's hint, of before.
+        areas.nodes[0].flushed.store(0, Ordering::Relaxed);
+        areas.purge(ctx).unwrap();
+        assert_eq!(world.released(), 1);
+        world.settled(ctx, 0);
+    });
+}
