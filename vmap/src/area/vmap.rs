@@ -19,6 +19,7 @@ use crate::area::release::Release;
 use crate::area::space::{AllocAreaError, AreaSpace, Backlog, MapAreaError, VunmapError};
 use crate::frames::{Context, Order};
 use crate::mutant::Mutant;
+use crate::runs::runs;
 
 /// The vmalloc address space of a machine.
 ///
@@ -142,7 +143,10 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
             true => Box::new(()),
             false => Box::new(references),
         };
-        match self.areas.map(context, &mut area, Runs(frames), protection) {
+        match self
+            .areas
+            .map(context, &mut area, runs_of(frames), protection)
+        {
             Ok(()) => Ok(self.areas.publish(area, referenced, owned)),
             Err(error) => {
                 self.areas.count_failure();
@@ -191,7 +195,7 @@ impl<S: Vspace, D: Descriptors> Vmalloc<S, D> {
         protection: Protection,
     ) -> Result<RamMapping, MapRamError> {
         let pages = FrameCount::new(frames.len() as u64);
-        self.areas.map_ram(ctx, pages, Runs(frames), protection)
+        self.areas.map_ram(ctx, pages, runs_of(frames), protection)
     }
 
     /// Takes a small mapping down. `owned` is what must not be used for anything else until no CPU can see it through this mapping: it
@@ -334,24 +338,7 @@ fn chain(frames: &[PfnT]) -> Option<usize> {
         .position(|frame| frame.flags().contains(PfnFlags::SG_CHAIN))
 }
 
-/// A list of frames, as few runs as can be.
-#[derive(Debug, Clone, Copy)]
-struct Runs<'f>(&'f [PfnT]);
-
-impl Iterator for Runs<'_> {
-    type Item = PfnRange;
-
-    fn next(&mut self) -> Option<PfnRange> {
-        let first = self.0.first()?.pfn();
-        let mut count = FrameCount::new(1);
-        let mut rest = &self.0[1..];
-        while let [frame, others @ ..] = rest
-            && first.checked_add(count) == Some(frame.pfn())
-        {
-            count = FrameCount::new(count.get() + 1);
-            rest = others;
-        }
-        self.0 = rest;
-        PfnRange::try_new(first, count).ok()
-    }
+/// A list of frames, in as few runs as can be.
+fn runs_of(frames: &[PfnT]) -> impl Iterator<Item = PfnRange> {
+    runs(frames.iter().map(|frame| frame.pfn()))
 }
